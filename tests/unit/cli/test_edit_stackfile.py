@@ -69,13 +69,13 @@ def test_adds_an_option_to_an_entry_and_keeps_every_other_line(club: str, end: s
 
 def test_refuses_an_entry_that_it_cannot_extend_and_prints_the_option() -> None:
     text = HEAD + "  pds:clubs:\n    rooks: &r {port: 3101}\n    chess: *r\n"
-    with pytest.raises(StackFileError, match=r"by hand to 'pds:clubs':\n    chess: \{host: a, …\}"):
+    with pytest.raises(StackFileError, match=r"to 'pds:clubs' by hand:\n    chess: \{host: a, …\}"):
         add_option("Pulumi.fleet.yaml", text, KEYS, "chess", "host", "a")
 
 
 @pytest.mark.parametrize("text", ["config: {pds:hostname: noted.at}", HEAD + "  pds:clubs: {rooks: {port: 3101},}\n"])
 def test_refuses_a_file_it_cannot_extend_and_prints_the_line_to_add(text: str) -> None:
-    with pytest.raises(StackFileError, match=r"by hand to 'pds:clubs':\n    chess: \{port: 3102"):
+    with pytest.raises(StackFileError, match=r"to 'pds:clubs' by hand:\n    chess: \{port: 3102"):
         add_key("Pulumi.dev.yaml", text, KEYS, "chess", GRANT)
 
 

@@ -61,5 +61,5 @@ def test_sets_a_generation_and_keeps_every_other_byte(before: str, after: str, e
 def test_refuses_a_file_that_it_cannot_change_and_says_what_to_write(servers: str) -> None:
     again = "    again: *one\n" if servers.startswith("&") else ""
     text = f"{HEAD}  cluster:\n    servers: {servers}\n{again}"
-    with pytest.raises(StackFileError, match=r"Write 3 as 'cluster\.servers\.generations\.2' by hand"):
+    with pytest.raises(StackFileError, match=r"Set 'cluster\.servers\.generations\.2' to 3 by hand"):
         set_number("Pulumi.fleet.yaml", text, PATH, 3)

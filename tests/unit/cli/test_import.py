@@ -94,7 +94,7 @@ def test_accepts_short_secrets_of_the_old_server(alice: Owner) -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"PDS_HOSTNAME": "chess.at"}, "write 'hostname: chess.at'"),
+        ({"PDS_HOSTNAME": "chess.at"}, "Write 'hostname: chess.at'"),
         ({"PDS_JWT_SECRET": None}, "PDS_JWT_SECRET is not in it"),
         ({"PDS_JWT_SECRET": '"never closed'}, "quotation mark in line 3 is never closed"),
         ({"PDS_ADMIN_PASSWORD": "$ELSEWHERE"}, r"ELSEWHERE\} is not set in this file"),

@@ -240,7 +240,7 @@ def test_touches_neither_place_if_the_new_server_was_started_by_hand(alice: Owne
 
 def test_refuses_to_go_back_after_the_new_server_may_have_run_until_the_move_has_ended(alice: Owner) -> None:
     alice.at("b", snapshot="33a97191", opened=True)
-    _refused(alice, r"End it with '\./pds move chess --to fleet --host b'.*Then move it to fleet/a", host="a")
+    _refused(alice, r"Finish it with '\./pds move chess --to fleet --host b'.*Then move the club to fleet/a", host="a")
     assert move.move(alice.club, "fleet", host="b", yes=True) == 0
     assert move.move(alice.club, "fleet", host="a", yes=True) == 0
     assert alice.config("fleet")["pds:clubs"]["chess"] == {"host": "a", "port": 3102}

@@ -111,7 +111,7 @@ def test_returning_before_the_pause_starts_the_server_on_the_old_host(alice: Own
 def test_refuses_to_return_after_the_new_server_may_have_run_until_the_move_has_ended(alice: Owner) -> None:
     alice.note(snapshot="33a97191", opened=True)
     # The old host's volume has accounts that may have been deleted since.
-    _refused(alice, r"End it with '\./pds move chess --to ground'.*Then move it to dev", to="dev")
+    _refused(alice, r"Finish it with '\./pds move chess --to ground'.*Then move the club to dev", to="dev")
 
 
 def test_refuses_another_host_during_a_move(alice: Owner) -> None:

@@ -107,7 +107,7 @@ def test_existing_bucket_is_adopted() -> None:
             "blobs.access_key_id",
             "it creates the bucket",
         ),
-        ({"blobs": BLOBS, "s3": S3}, "blobs", "'s3' names a bucket"),
+        ({"blobs": BLOBS, "s3": S3}, "blobs", "'s3' also names a bucket"),
         ({"blobs": BLOBS, "host": {"region": "nyc1"}}, "blobs.region", "no Spaces in nyc1"),
         ({"blobs": BLOBS | {"region": "eu-1"}}, "blobs.region", ""),
         ({"blobs": BLOBS | {"bucket": "Club.Blobs"}}, "blobs.bucket", ""),

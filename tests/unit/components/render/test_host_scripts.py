@@ -4,6 +4,7 @@ A stand-in logs its call and returns what the test set. Commands that work on a 
 sha256sum) are the real ones.
 """
 
+import re
 import stat
 import subprocess
 import zipfile
@@ -26,10 +27,10 @@ def test_shellcheck_reports_nothing(script: Path) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_script_states_what_it_owns_and_stops_at_the_first_error(script: Path) -> None:
+def test_script_states_what_it_does_and_stops_at_the_first_error(script: Path) -> None:
     lines = script.read_text().splitlines()
     assert lines[0] == "#!/bin/sh"
-    assert lines[1].startswith("# Owns ")
+    assert re.match(r"# [A-Z][a-z]+s [\w/]", lines[1]), "a verb first, as in a docstring"
     assert "set -eu" in lines
 
 
