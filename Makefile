@@ -118,6 +118,7 @@ bench: venv/.tests
 	@$(RUN) tests.e2e.figures_clubs
 	@$(RUN) tests.e2e.figures_prices
 	@$(RUN) tests.e2e.figures_cluster
+	@$(RUN) tests.e2e.figures_fleet_servers
 	@$(RUN) tests.e2e.figures_fleet
 
 e2e: venv/.tests

@@ -183,7 +183,7 @@ def _copy(cluster: Cluster, host: str, port: int) -> None:
     first, name = _name(_FIRST_PORT), _name(port)
     [own] = cluster.machines.servers()
     api = NomadApi(cluster.machines.api_url(own), "", "", "", cluster.token)
-    create_club(api, name, "pds", 1, host)
+    create_club(api, name, f"pds-{name}", 1, host)
     items = cluster.nomad(f"/v1/var/nomad/jobs/pds?namespace={first}")["Items"]
     body = {"Namespace": name, "Path": "nomad/jobs/pds", "Items": items}
     cluster.nomad(f"/v1/var/nomad/jobs/pds?namespace={name}", body)

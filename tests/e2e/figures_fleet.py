@@ -18,7 +18,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,8 +33,8 @@ from components.render import acl_policies
 from tests.e2e.environment.cluster_machines import ClusterMachines
 from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
 from tests.e2e.environment.mock_nodes import MockNodes, Rpc
+from tests.e2e.environment.service import Service
 from tests.e2e.environment.tools import missing
-from tests.e2e.figures import memory_of
 from tests.e2e.images.build import PDS_TAG
 
 HOSTS, CLUBS_A_HOST = 100, 20
@@ -47,6 +47,19 @@ _PATIENCE = 1800.0
 _WATCHED = 90.0
 """Seconds after an election in which nodes may be lost: longer than `failover_heartbeat_ttl`."""
 UP = ("up", "--yes", "--skip-preview")
+
+
+Ask = Callable[..., Any]
+"""Method, path and body to Nomad's answer."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The club that is copied: its name, its jobs as JSON, and the items of its secret variable."""
+
+    name: str
+    jobs: Sequence[str]
+    items: Mapping[str, str]
 
 
 @dataclass
@@ -73,9 +86,22 @@ class Fleet:
         found: list[dict[str, Any]] = self.ask("GET", f"/v1/allocations?{query}") or []
         return found
 
+    def kill(self, own: str) -> None:
+        """SIGKILL to the server at this address."""
+        machine = self.machines.servers()[own]
+        assert machine.agent
+        machine.agent.stop(signal.SIGKILL)
+        machine.agent = None
+
     def memory(self) -> list[float]:
         """Of each server, in MiB."""
-        return [memory_of(str(machine.root.parent)) for machine in self.machines.servers().values()]
+        return [resident(machine.agent) for machine in self.machines.servers().values() if machine.agent]
+
+
+def resident(agent: Service) -> float:
+    """Resident memory of an agent, in MiB, with the program's own pages: on a droplet no other agent shares them."""
+    status = Path(f"/proc/{agent.pid}/status").read_text()
+    return int(status.split("VmRSS:", 1)[1].split()[0]) / 1024
 
 
 def main() -> int:
@@ -96,7 +122,7 @@ def main() -> int:
             for row in rows:
                 table.add_row(*row)
             console.print(table)
-            console.print(_election(fleet))
+            console.print(election(fleet.ask, fleet.kill))
             print(f"errors of mock nodes: {len(nodes.errors)} {nodes.errors[:3]}")
     return 0
 
@@ -163,17 +189,18 @@ def _filled(fleet: Fleet) -> Iterator[MockNodes]:
     names = [f"h{number}" for number in range(1, HOSTS + 1)]
     hosts = {name: [f"club-{name}x{at}" for at in range(CLUBS_A_HOST)] for name in names}
     rpc = _rpc(fleet)
-    nodes.register(rpc, real["ID"], hosts, fleet.token, _volumes(jobs))
+    nodes.register(rpc, real["ID"], hosts, fleet.token)
     rpc.close()
     nodes.start()
     try:
         print(f"{len(names)} nodes after {time.monotonic() - began:.0f} s", flush=True)
         variable = fleet.ask("GET", f"/v1/var/nomad/jobs/pds?namespace={_COPIED}")
+        model = Model(_COPIED, jobs, variable["Items"])
         todo = [(host, at, club) for host, clubs in hosts.items() for at, club in enumerate(clubs)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(lambda item: _register(fleet, jobs, variable["Items"], *item), todo))
+            list(pool.map(lambda item: register_club(fleet.ask, model, *item), todo))
         print(f"{len(todo)} clubs after {time.monotonic() - began:.0f} s", flush=True)
-        _until_running(fleet, nodes, len(todo))
+        until_running(fleet.allocations, nodes, len(todo))
         print(f"all count as running after {time.monotonic() - began:.0f} s", flush=True)
         yield nodes
     finally:
@@ -187,33 +214,28 @@ def _jobs(fleet: Fleet) -> list[str]:
     return [json.dumps(fleet.ask("GET", f"/v1/job/{identity}?namespace={_COPIED}")) for identity in ids]
 
 
-def _volumes(jobs: list[str]) -> set[str]:
-    """The sources of the volumes that the jobs mount."""
-    groups = [group for job in jobs for group in json.loads(job)["TaskGroups"]]
-    return {volume["Source"] for group in groups for volume in (group["Volumes"] or {}).values()}
-
-
-def _register(fleet: Fleet, jobs: list[str], items: dict[str, str], host: str, at: int, club: str) -> None:
-    """All that a club has in Nomad, less the volume's directory."""
-    fleet.ask("PUT", f"/v1/namespace/{club}", {"Name": club, "Description": f"The PDS of stack {club}."})
-    rules = acl_policies.club(club, club)
-    fleet.ask("PUT", f"/v1/acl/policy/club-{club}", {"Name": f"club-{club}", "Rules": rules})
-    fleet.ask("PUT", "/v1/acl/token", {"Name": club, "Type": "client", "Policies": [f"club-{club}"]})
-    body = {"Namespace": club, "Path": "nomad/jobs/pds", "Items": items}
-    fleet.ask("PUT", f"/v1/var/nomad/jobs/pds?namespace={club}", body)
-    for text in jobs:
-        job = json.loads(text.replace(_COPIED, club))
+def register_club(ask: Ask, model: Model, host: str, at: int, club: str) -> None:
+    """All that a club has in Nomad, less the volume's directory; `at` is its number on the host."""
+    ask("PUT", f"/v1/namespace/{club}", {"Name": club, "Description": f"The PDS of stack {club}."})
+    rules = acl_policies.club(club, f"pds-{club}")
+    ask("PUT", f"/v1/acl/policy/club-{club}", {"Name": f"club-{club}", "Rules": rules})
+    ask("PUT", "/v1/acl/token", {"Name": club, "Type": "client", "Policies": [f"club-{club}"]})
+    body = {"Namespace": club, "Path": "nomad/jobs/pds", "Items": dict(model.items)}
+    ask("PUT", f"/v1/var/nomad/jobs/pds?namespace={club}", body)
+    for text in model.jobs:
+        job = json.loads(text.replace(model.name, club))
         job["Datacenters"] = [host]
         for group in job["TaskGroups"]:
             for port in [port for network in group["Networks"] or [] for port in network["ReservedPorts"] or []]:
                 port["Value"] = _FIRST_PORT + at
-        fleet.ask("PUT", f"/v1/jobs?namespace={club}", {"Job": job})
+        ask("PUT", f"/v1/jobs?namespace={club}", {"Job": job})
 
 
-def _until_running(fleet: Fleet, nodes: MockNodes, count: int) -> None:
+def until_running(allocations: Callable[[str], list[dict[str, Any]]], nodes: MockNodes, count: int) -> None:
+    """Wait until so many allocations of mock nodes count as running. Raises TimeoutError."""
     end = time.monotonic() + _PATIENCE
     while True:
-        running = [item for item in fleet.allocations("running") if item["NodeID"] in nodes.secrets]
+        running = [item for item in allocations("running") if item["NodeID"] in nodes.secrets]
         if len(running) >= count:
             return
         if time.monotonic() > end:
@@ -232,21 +254,19 @@ def _rpc(fleet: Fleet) -> Rpc:
     return Rpc(addresses, tls, "server.global.nomad", "global")
 
 
-def _election(fleet: Fleet) -> Table:
-    """SIGKILL to the leader: until there is another, until it takes a write, and how many nodes it loses."""
-    leader = str(fleet.ask("GET", "/v1/status/leader")).partition(":")[0]
-    dead = fleet.machines.servers()[leader]
-    assert dead.agent
+def election(ask: Ask, kill: Callable[[str], None]) -> Table:
+    """SIGKILL to the leader, by its address: until there is another, until it takes a write, and how many nodes it
+    loses."""
+    leader = str(ask("GET", "/v1/status/leader")).partition(":")[0]
     began = time.monotonic()
-    dead.agent.stop(signal.SIGKILL)
-    dead.agent = None
-    chosen = _first(lambda: not str(fleet.ask("GET", "/v1/status/leader") or leader).startswith(leader), began)
+    kill(leader)
+    chosen = _first(lambda: not str(ask("GET", "/v1/status/leader") or leader).startswith(leader), began)
     body = {"Namespace": "default", "Path": "bench/election", "Items": {"now": "1"}}
-    written = _first(lambda: bool(fleet.ask("PUT", "/v1/var/bench/election", body)), began)
+    written = _first(lambda: bool(ask("PUT", "/v1/var/bench/election", body)), began)
     down = 0
     while time.monotonic() - began < _WATCHED:
         with suppress(httpx.HTTPError):
-            down = max(down, sum(node["Status"] != "ready" for node in fleet.ask("GET", "/v1/nodes")))
+            down = max(down, sum(node["Status"] != "ready" for node in ask("GET", "/v1/nodes")))
         time.sleep(2)
     table = Table("what", "", title="After the leader's SIGKILL")
     table.add_row("another leader, s", f"{chosen:.1f}")

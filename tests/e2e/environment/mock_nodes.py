@@ -14,11 +14,13 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import Any
+
+import httpx
 
 _TLS, _NOMAD = b"\x04", b"\x01"
 _SECONDS = 30.0
@@ -85,19 +87,20 @@ class MockNodes:
     _ended: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def register(
-        self, rpc: Rpc, real: str, hosts: Mapping[str, Sequence[str]], token: str, volumes: Collection[str]
-    ) -> None:
-        """Register a copy of the node `real` for each of `hosts`, a datacenter with its clubs. It has a volume for each
-        club, and those of `volumes` that are not named after a club."""
+    def register(self, rpc: Rpc, real: str, hosts: Mapping[str, Sequence[str]], token: str) -> None:
+        """Register a copy of the node `real` for each of `hosts`, a datacenter with its clubs, whose volumes it has."""
         node = rpc.call("Node.GetNode", {"NodeID": real, "AuthToken": token})["Node"]
         for number, (datacenter, clubs) in enumerate(hosts.items()):
             identity, secret = str(uuid.uuid4()), str(uuid.uuid4())
             meta = {**(node["Meta"] or {}), "pds_droplet": str(900_000_000 + number)}
             copy = {**node, "ID": identity, "SecretID": secret, "Name": datacenter, "Datacenter": datacenter}
             copy |= {"Meta": meta, "Events": None, "Status": "initializing", "ComputedClass": "", "HTTPAddr": ""}
-            names = {*clubs, *volumes}
+            names = [f"pds-{club}" for club in clubs]
             copy["HostVolumes"] = {name: {"Name": name, "Path": "/mock", "ReadOnly": False} for name in names}
+            # The servers' own clients are of another pool, and have neither Docker nor the host network of clubs.
+            copy |= {"NodePool": "default", "Attributes": {**node["Attributes"], "driver.docker": "1"}}
+            copy["Drivers"] = {**(node["Drivers"] or {}), "docker": {"Detected": True, "Healthy": True}}
+            copy["NodeResources"] = _with_loopback(node["NodeResources"])
             copy |= {"IdentitySigningKeyID": "", "CreateIndex": 0, "ModifyIndex": 0}
             rpc.call("Node.Register", {"Node": copy})
             self.secrets[identity] = secret
@@ -136,7 +139,7 @@ class MockNodes:
         rpc = self.rpc()
         while not self._ended.wait(0.5):
             waiting: dict[str, list[dict[str, Any]]] = {}
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, httpx.HTTPError):  # no leader for a while
                 for item in self.allocations():
                     if item["ClientStatus"] == "pending" and item["NodeID"] in self.secrets:
                         waiting.setdefault(item["NodeID"], []).append(item)
@@ -147,6 +150,16 @@ class MockNodes:
                 except (RpcError, OSError) as error:
                     self.errors.append(str(error))
         rpc.close()
+
+
+def _with_loopback(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """The resources, with the host network on which the program lets a PDS listen."""
+    networks = resources["NodeNetworks"] or []
+    if any(address["Alias"] == "loopback" for network in networks for address in network["Addresses"] or []):
+        return dict(resources)
+    address = {"Family": "ipv4", "Alias": "loopback", "Address": "127.0.0.1", "ReservedPorts": "", "Gateway": ""}
+    loopback = {"Mode": "host", "Device": "lo", "MacAddress": "", "Speed": 1000, "Addresses": [address]}
+    return {**resources, "NodeNetworks": [*networks, loopback]}
 
 
 def _running(item: Mapping[str, Any]) -> dict[str, Any]:
