@@ -197,7 +197,9 @@ def test_fault_that_only_the_server_finds_fails_the_second_half(running: Running
 def test_server_that_does_not_start_is_a_fault(drill: Drill) -> None:
     drill.verify()
     (drill.fetched / "account.sqlite").write_bytes(b"no database")
-    assert "FAULT: on the copy: the server does not come up" in drill.serve(code=1)
+    assert "FAULT: on the copy: the server does not come up. It said:\n" in drill.serve(code=1)
+    assert "does not come up. It said: " in (why := drill.outcome()["why"]), "one line of `./pds check`"
+    assert "\n" not in why
 
 
 @one_line

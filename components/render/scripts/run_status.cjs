@@ -10,6 +10,7 @@
 const fs = require("node:fs");
 const path = require("node:path");
 
+const LONGEST = 500; // characters of a reason: it is part of a line of `./pds check` and of a message
 const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".run-status");
 
 /** Records that a run of `name` has begun. A run that was still under way was killed, and counts as failed. */
@@ -32,7 +33,7 @@ function end(name, problems, more = {}, good = problems.length === 0) {
   const now = new Date().toISOString();
   save(name, {
     ...(good ? { first: before.first ?? now, good: now, ...more } : before),
-    ...(problems.length > 0 && { failed: now, why: problems[0] }),
+    ...(problems.length > 0 && { failed: now, why: problems[0].replace(/\s+/g, " ").trim().slice(0, LONGEST) }),
   });
 }
 

@@ -58,7 +58,8 @@ class Server {
         "Going back is a restore: of a backup from before it"
       );
     }
-    return `the server does not come up. It said:\n${this.said.split("\n").slice(-20).join("\n")}`;
+    const said = this.said.trim().split("\n").slice(-20).join("\n");
+    return `the server does not come up. ${said ? `It said:\n${said}` : `In ${START / 1000} s it neither answered nor said why.`}`;
   }
 
   async healthy() {

@@ -89,7 +89,7 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "run_status.cjs" sha256:79a61cc91179bbd56f1791c0af836e4c1a1941165e14f30d47bfad44d3b423f2
+        script "run_status.cjs" sha256:1ccc0710f921e1d1aaed04e5eac59f9054beaa4f884789a50577a04155c724b0
       }
 
       template {

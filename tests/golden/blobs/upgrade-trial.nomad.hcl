@@ -140,7 +140,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "server.cjs" sha256:774d74013a78ce8f7756b2e4c8214e4dd7935e8f30bcc44c8e17ffe8f01db0d2
+        script "server.cjs" sha256:fd5d81417a5bceadf3ee774ec8c2471f981ea65a1c2ffdfb3afa788efb07a6ae
       }
 
       template {
@@ -220,7 +220,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "server.cjs" sha256:774d74013a78ce8f7756b2e4c8214e4dd7935e8f30bcc44c8e17ffe8f01db0d2
+        script "server.cjs" sha256:fd5d81417a5bceadf3ee774ec8c2471f981ea65a1c2ffdfb3afa788efb07a6ae
       }
 
       template {
@@ -228,7 +228,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "run_status.cjs" sha256:79a61cc91179bbd56f1791c0af836e4c1a1941165e14f30d47bfad44d3b423f2
+        script "run_status.cjs" sha256:1ccc0710f921e1d1aaed04e5eac59f9054beaa4f884789a50577a04155c724b0
       }
 
       template {
