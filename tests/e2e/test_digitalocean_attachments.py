@@ -35,21 +35,30 @@ def test_a_volume_moves_from_droplet_to_droplet(client: Client, cloud: DigitalOc
     first, second = client.droplet(name="one")["id"], client.droplet(name="two")["id"]
     assert cloud.carrier(volume) is None
     cloud.attach(volume, first)
-    assert [(action.kind, action.status) for action in cloud.actions(volume)] == [("attach", "in-progress")]
     _until(lambda: cloud.carrier(volume) == first)
     with pytest.raises(Refused, match="already attached"):
         cloud.attach(volume, second)
     with pytest.raises(Refused, match="Attachment not found"):
         cloud.detach(volume, second)
+    client.api.world.stuck.add(first)
     cloud.detach(volume, first)
     with pytest.raises(Refused):
         cloud.attach(volume, second)
+    client.api.world.stuck.remove(first)
     _until(lambda: cloud.carrier(volume) is None)
     assert ("detach",) in client.machines.calls
     cloud.attach(volume, second)
     _until(lambda: cloud.carrier(volume) == second)
     assert sorted(action.kind for action in cloud.actions(volume)) == ["attach", "attach", "detach"]
     assert all(abs(action.started - time.time()) < 3600 for action in cloud.actions(volume)), "Unix time, UTC"
+
+
+def test_a_volume_is_not_attached_before_the_action_is_over(client: Client, cloud: DigitalOcean) -> None:
+    volume, droplet = client.volume()["id"], client.droplet()["id"]
+    client.api.world.action_seconds = 3600
+    cloud.attach(volume, droplet)
+    assert [(action.kind, action.status) for action in cloud.actions(volume)] == [("attach", "in-progress")]
+    assert cloud.carrier(volume) is None
 
 
 def test_actions_can_be_made_older(client: Client, cloud: DigitalOcean) -> None:
