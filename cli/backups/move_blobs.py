@@ -16,7 +16,7 @@ from components.clients.nomad import NomadApi
 from components.render.jobs.backup import JOB as BACKUP
 from components.settings.checks.pds_env import blob_location
 from components.settings.sections.settings import Settings
-from components.settings.stack_identity import BLOBS_MOVED
+from components.settings.stack_identity import BLOBS_COPIED
 from offline.stackfile import read_settings
 
 _SERVE, _PAUSED = "pds:blobs.serve", "pds:pds.paused"
@@ -119,7 +119,7 @@ def _serve_from(stack: Stack, to: Store, target: str, *, yes: bool) -> None:
         change(stack, _SERVE, to)
     if settings.pds.paused:
         change(stack, _PAUSED, "false")
-    up(stack, yes=yes, env={BLOBS_MOVED: target})
+    up(stack, yes=yes, env={BLOBS_COPIED: target})
 
 
 def _with_blobs(stack: Stack) -> Settings:

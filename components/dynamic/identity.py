@@ -27,7 +27,7 @@ class StackIdentityProvider(PollingProvider, pickled_as="StackIdentityProvider")
             return
         is_forgotten = shell_variable(stack_identity.FORGET) == olds["hostname"]
         known = {**olds, "hostname": news["hostname"]} if is_forgotten else olds
-        if shell_variable(stack_identity.BLOBS_MOVED) == news["blobs"]:
+        if news["blobs"] in map(shell_variable, (stack_identity.BLOBS_MOVED, stack_identity.BLOBS_COPIED)):
             known = {**known, "blobs": news["blobs"]}
         if fault := stack_identity.fault(known, news):
             raise ServiceError(fault)

@@ -13,8 +13,13 @@ FORGET = "PDS_FORGET_HOSTNAME"
 """Variable of the operator's shell that names a hostname under which no server ever ran."""
 
 BLOBS_MOVED = "PDS_BLOBS_MOVED"
-"""Variable of the shell in which `pulumi up` runs, set by `./pds blobs`, or by an operator who copied blobs to a bucket
-of their own: the location to which all blobs were moved."""
+"""Variable of the shell in which `pulumi up` runs, set by an operator who copied blobs to or from a bucket of their
+own: the location to which all blobs were moved. The volume has no record of it, so that `up` tells the volume check,
+too."""
+
+BLOBS_COPIED = "PDS_BLOBS_COPIED"
+"""The same, set by `./pds blobs`, which has recorded the location on the volume. So no resource has it, and the next
+preview is empty."""
 
 NOT_TOUCHED = "Nothing was changed."
 

@@ -11,7 +11,7 @@ from cli.backups import move_blobs, restore
 from cli.backups.restore import RestoreRequest
 from cli.lib import apply
 from cli.lib.stack import StackError
-from components.settings.stack_identity import BLOBS_MOVED
+from components.settings.stack_identity import BLOBS_COPIED
 from tests.support.programs import BACKUP
 from tests.unit.cli.test_nomad_jobs import allocations
 from tests.unit.cli.test_restore import UP, Owner
@@ -34,7 +34,7 @@ def ups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told: list[str] = []
 
     def up(_stack: Any, *, yes: bool, env: dict[str, str] | None = None) -> None:
-        told.append((env or {}).get(BLOBS_MOVED, ""))
+        told.append((env or {}).get(BLOBS_COPIED, ""))
 
     monkeypatch.setattr(move_blobs, "up", up)
     return told
@@ -130,7 +130,7 @@ def test_continues_a_move_that_was_interrupted_before_its_last_up(
 
     def up(_stack: Any, *, yes: bool, env: dict[str, str] | None = None) -> None:
         file = _file(alice.pulumi.root)
-        applied.append((file["pds:blobs.serve"], file["pds:pds.paused"], (env or {}).get(BLOBS_MOVED, "")))
+        applied.append((file["pds:blobs.serve"], file["pds:pds.paused"], (env or {}).get(BLOBS_COPIED, "")))
 
     monkeypatch.setattr(move_blobs, "up", up)
     monkeypatch.setattr(apply, "up", up)
@@ -196,14 +196,14 @@ def test_refuses_what_it_cannot_move_before_anything_is_begun(
 
 
 def test_the_variable_reaches_the_engine_alone(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(BLOBS_MOVED, raising=False)
+    monkeypatch.delenv(BLOBS_COPIED, raising=False)
     seen = alice.pulumi.root / "seen"
-    script = f'#!/bin/sh\necho "$1 ${BLOBS_MOVED}" >> {seen}\n'
+    script = f'#!/bin/sh\necho "$1 ${BLOBS_COPIED}" >> {seen}\n'
     program = alice.pulumi.root / "pulumi"
     program.write_text(script)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{alice.pulumi.root}:/usr/bin:/bin")
-    assert alice.stack.run_interactively("up", env={BLOBS_MOVED: BUCKET}) == 0
+    assert alice.stack.run_interactively("up", env={BLOBS_COPIED: BUCKET}) == 0
     assert alice.stack.run_interactively("up") == 0
     assert seen.read_text().splitlines() == [f"up {BUCKET}", "up "]
 

@@ -8,7 +8,7 @@ import pytest
 
 from components.settings.checks.warnings import warnings
 from components.settings.fields.errors import SettingsError
-from components.settings.stack_identity import BLOBS_MOVED
+from components.settings.stack_identity import BLOBS_COPIED, BLOBS_MOVED
 from offline import mock_engine
 from offline.hcl_reader import job_of, parse, task_of
 from offline.mock_engine import RESERVED_IP, Evaluation
@@ -89,6 +89,10 @@ def test_the_volume_check_learns_where_the_operator_moved_the_blobs(
     assert items["PDS_VOLUME_CHECK_BLOBS"] == accepted
     monkeypatch.setenv(BLOBS_MOVED, "s3 bucket others at s3.my-club.org")
     assert "PDS_VOLUME_CHECK_BLOBS" not in run(**options).one("pds-server-volume-check").inputs["items"]
+    monkeypatch.delenv(BLOBS_MOVED)
+    monkeypatch.setenv(BLOBS_COPIED, place)
+    items = run(**options).one("pds-server-volume-check").inputs["items"]
+    assert "PDS_VOLUME_CHECK_BLOBS" not in items, "the next preview would have a change"
 
 
 def test_removing_new_from_the_stack_file_does_not_change_the_job(dev: Evaluation) -> None:

@@ -8,7 +8,7 @@ import pytest
 from components.clients.errors import ServiceError
 from components.dynamic.identity import StackIdentityProvider
 from components.dynamic.nomad import HostInUseProvider
-from components.settings.stack_identity import BLOBS_MOVED, FORGET
+from components.settings.stack_identity import BLOBS_COPIED, BLOBS_MOVED, FORGET
 from offline.mock_engine import Evaluation, Recorded
 from policy.changes import between
 from policy.preflight import of_changes
@@ -101,16 +101,17 @@ OWN, OWN_OTHER = "s3 bucket theirs at fra1.digitaloceanspaces.com", "s3 bucket t
         (OWN, OWN_OTHER, (OWN, f"{BLOBS_MOVED}='{OWN_OTHER}'")),
     ],
 )
+@pytest.mark.parametrize("variable", [BLOBS_MOVED, BLOBS_COPIED])
 def test_blobs_change_their_place_only_after_they_were_moved(
-    monkeypatch: pytest.MonkeyPatch, known: str, wanted: str, parts: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, known: str, wanted: str, parts: tuple[str, ...], variable: str
 ) -> None:
     provider = StackIdentityProvider()
-    monkeypatch.setenv(BLOBS_MOVED, known)
+    monkeypatch.setenv(variable, known)
     with pytest.raises(ServiceError) as refused:
         provider.diff("id", _known(blobs=known), _known(blobs=wanted))
     text = str(refused.value)
     assert [part for part in ("pds:blobs", "Nothing was changed", *parts) if part not in text] == []
-    monkeypatch.setenv(BLOBS_MOVED, wanted)
+    monkeypatch.setenv(variable, wanted)
     assert provider.diff("id", _known(blobs=known), _known(blobs=wanted)).changes
     assert (provider.update("id", _known(blobs=known), _known(blobs=wanted)).outs or {})["blobs"] == wanted
 
