@@ -131,8 +131,9 @@ def _ssh(folder: Path) -> Path:
         f"""#!/bin/sh
 for command; do :; done
 [ "$command" = "systemctl restart nomad.service" ] || exit 255
-for home in {folder}/machines/*; do
-  [ ! -e "$home/root/run/pds/carried.env" ] || pkill -TERM -f "config=$home/agent.hcl" || exit 1
+cd {folder}/machines
+for carried in */root/run/pds/carried.env; do
+  pkill -TERM -f "config=$PWD/${{carried%%/*}}/agent.hcl" || exit 1
 done
 """
     )
