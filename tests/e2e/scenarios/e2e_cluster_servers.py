@@ -5,6 +5,7 @@ directory. One scenario, in this order. The hosts of process grade share this ma
 ingress.
 """
 
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -246,7 +247,8 @@ def test_the_state_of_servers_that_are_all_lost_is_restored_from_a_snapshot(scen
         for droplet in scenario.cluster.outputs()["servers"]:
             # By the API: the command refuses while it calls most of them active.
             scenario.cluster.act(f"/v2/droplets/{droplet}/actions", {"type": "power_off"})
-        done = scenario.cluster.pds_command("restore", "bench", "--yes")
+        with socket.create_server((scenario.cluster.outputs()["hosts"]["a"]["address"], 22)):  # ssh is looked for
+            done = scenario.cluster.pds_command("restore", "bench", "--yes")
         count = len(acknowledged)
         until(lambda: len(acknowledged) > count + 5, 60, "posts after the restore")
     print(f"\n{done.seconds:.0f} s\n{done.output}")
