@@ -133,7 +133,7 @@ def _ssh(folder: Path) -> Path:
 for command; do :; done
 [ "$command" = "systemctl restart nomad.service" ] || exit 255
 cd {folder}/machines
-for carried in */root/run/pds/carried.env; do
+for carried in $(find * -path "*/run/pds/carried.env"); do
   pkill -TERM -f "config=$PWD/${{carried%%/*}}/agent.hcl" || exit 1
 done
 """
