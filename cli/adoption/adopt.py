@@ -15,7 +15,6 @@ import click
 from cli.adoption import handover
 from cli.adoption.club_hosts import require_clubs_on_host, require_settled
 from cli.adoption.handover import VolumeError
-from cli.adoption.pending_changes import refuse_changes
 from cli.adoption.released_state import is_below, is_nomad, release
 from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
@@ -25,6 +24,7 @@ from cli.lib.apply import up
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.stack import Stack, digitalocean_token
+from cli.stacks.pending_changes import refuse_changes
 from components.settings.checks.capacity import RESERVE_GIB, memory_demand
 from components.settings.checks.pds_env import blob_location
 from components.settings.checks.placement import OF_THE_HOSTS_INGRESS

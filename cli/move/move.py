@@ -24,17 +24,14 @@ from cli.move import destination as places
 from cli.move import progress, second_place
 from cli.move.destination import Destination, MoveError, destination
 from cli.move.progress import MoveProgress, StackHost
-from cli.stacks.automation import Engine, Workspace
+from cli.stacks.pending_changes import refuse_changes
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.clients.wait import until
 from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
-from policy.digest import read_digest as read_digest
 
 _IDLE = 3600  # seconds; a drill or a backup that has begun comes to its end
-_CHANGES_BY_ITSELF = {"pds-people-unlisted-accounts"}
-"""Resources that change without an operator's action: people sign up."""
 
 
 def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: Sequence[str] = ()) -> int:
@@ -115,7 +112,7 @@ def _begin(club: Stack, settings: Settings, to: StackHost, without: Sequence[str
     else:
         _check_another_stack(club, source, to)
     for stack in (club, Stack(source.stack, club.root)):
-        _refuse_changes(stack)
+        refuse_changes(stack, MoveError)
     print(f"Stacks {club.name} and {source.stack} have no changes.")
     if settings.dns.provider == "manual":
         print("Its DNS records are created by hand. Change them to the new address after step 3.")
@@ -307,17 +304,6 @@ def _wanted(club: Stack, place: StackHost, note: MoveProgress | None) -> StackHo
         raise MoveError(f"{club.name} is on {here.described}. Name another one with '--host': {others}.")
     grant = settings.clubs.get(club.name)
     return StackHost(place.stack, grant.host if grant else None)
-
-
-def _refuse_changes(stack: Stack) -> None:
-    """Refuse pending changes: the effects of this command's `up` have to be known."""
-    digest = read_digest(Workspace(Engine(), stack.root).preview(stack.name), stack.name)
-    left = [*digest.errors, *sorted({change.name for change in digest.changes} - _CHANGES_BY_ITSELF)]
-    if left:
-        raise MoveError(
-            f"Stack {stack.name} has pending changes: {', '.join(left)}. Run `pulumi up --stack {stack.name}` to "
-            "its end first."
-        )
 
 
 def _wait(api: NomadApi) -> None:

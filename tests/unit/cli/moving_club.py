@@ -1,9 +1,10 @@
 """The operator of a club and of two hosts, and the commands and requests of a move."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 
 from cli.lib import apply
 from cli.lib.stack import Stack
-from cli.move import move
+from cli.stacks import pending_changes
 from components.settings.host_contract import terms_for
 from offline.stackfile import parse_settings
 from policy.changes import Change
@@ -144,20 +145,22 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
             operator.applied()
 
         monkeypatch.setattr(apply, "up", up)
-        monkeypatch.setattr(move, "Engine", lambda: None)
-        monkeypatch.setattr(move, "Workspace", lambda _engine, _root: _Previews())
-        monkeypatch.setattr(move, "read_digest", lambda _text, name: _digest(operator.pending.get(name, [])))
+        show_previews(monkeypatch, operator.pending)
         yield operator
 
 
-class _Previews:
-    def preview(self, stack: str) -> str:
-        return stack
+def show_previews(monkeypatch: pytest.MonkeyPatch, pending: Mapping[str, Sequence[str]]) -> None:
+    """Let the preview of each stack change the resources that `pending` names for it, as they are at that time."""
 
+    def digest(_text: str, stack: str) -> Digest:
+        changes = tuple(Change(type="t", name=name, op="update") for name in pending.get(stack, ()))
+        return Digest(view=None, changes=changes, errors=(), warnings=())  # type: ignore[arg-type]
 
-def _digest(names: list[str]) -> Digest:
-    changes = tuple(Change(type="t", name=name, op="update") for name in names)
-    return Digest(view=None, changes=changes, errors=(), warnings=())  # type: ignore[arg-type]
+    monkeypatch.setattr(pending_changes, "Engine", lambda: None)
+    monkeypatch.setattr(
+        pending_changes, "Workspace", lambda _engine, _root: SimpleNamespace(preview=lambda stack: stack)
+    )
+    monkeypatch.setattr(pending_changes, "read_digest", digest)
 
 
 def posted(nomad: FakeNomad) -> list[str]:

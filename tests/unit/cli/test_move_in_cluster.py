@@ -18,13 +18,11 @@ from cli.move.destination import MoveError
 from cli.move.progress import StackHost
 from components.settings.host_contract import terms_for
 from offline.stackfile import read_settings
-from policy.changes import Change
-from policy.digest import Digest
 from tests.conftest import Clock
 from tests.support.fake_nomad import FakeNomad, serve
 from tests.support.fake_pulumi import FakePulumi
 from tests.support.programs import BACKUP, CLUSTER
-from tests.unit.cli.moving_club import posted, short
+from tests.unit.cli.moving_club import posted, short, show_previews
 from tests.unit.cli.test_nomad_jobs import TOKEN, allocations
 from tests.unit.cli.test_restore import KEY
 
@@ -133,20 +131,8 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
         monkeypatch.setattr(apply, "up", up)
         monkeypatch.setattr(second_place, "up", up)
         monkeypatch.setattr(second_place, "is_ready", lambda _stack, host: host not in owner.down)
-        monkeypatch.setattr(move, "Engine", lambda: None)
-        monkeypatch.setattr(move, "Workspace", lambda _engine, _root: _Previews())
-        monkeypatch.setattr(move, "read_digest", lambda _text, name: _digest(owner.pending.get(name, [])))
+        show_previews(monkeypatch, owner.pending)
         yield owner
-
-
-class _Previews:
-    def preview(self, stack: str) -> str:
-        return stack
-
-
-def _digest(names: list[str]) -> Digest:
-    changes = tuple(Change(type="t", name=name, op="update") for name in names)
-    return Digest(view=None, changes=changes, errors=(), warnings=())  # type: ignore[arg-type]
 
 
 def _restores(alice: Owner) -> int:

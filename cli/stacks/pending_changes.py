@@ -8,12 +8,12 @@ _CHANGES_BY_ITSELF = frozenset({"pds-people-unlisted-accounts"})
 """Resources that change without an operator's action: people sign up."""
 
 
-def refuse_changes(stack: Stack) -> None:
-    """Raises StackError if `up` would change something."""
+def refuse_changes(stack: Stack, error: type[StackError] = StackError) -> None:
+    """Raises `error` if `up` would change something."""
     digest = read_digest(Workspace(Engine(), stack.root).preview(stack.name), stack.name)
     left = [*digest.errors, *sorted({change.name for change in digest.changes} - _CHANGES_BY_ITSELF)]
     if left:
-        raise StackError(
+        raise error(
             f"Stack {stack.name} has pending changes: {', '.join(left)}. Run `pulumi up --stack {stack.name}` to its "
             "end first. Nothing was changed."
         )
