@@ -5,7 +5,7 @@ on what does not exist, and others by reads that a takeover has no use for. Righ
 be tried without writing. Sources: digitalocean/openapi (`security` of each operation, sizes).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -93,12 +93,7 @@ def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
     pairs = list(enumerate(zip(old["generations"], new["generations"], strict=False), 1))
     rebuilt = [number for number, (before, after) in pairs if before != after]
     key = "'cluster.servers.generations"
-    for number, (before, after) in pairs:
-        if after < before:
-            raise ServiceError(
-                f"{key}.{number}' is {after:.0f}, and was {before:.0f} in the last `up`. Is the stack file that of an "
-                "older checkout? A number is raised only. Nothing was changed."
-            )
+    _refuse_lower("servers", old["generations"], new["generations"])
     if len(rebuilt) == len(old["generations"]):
         _refuse_without_snapshot()
         return
@@ -124,12 +119,7 @@ def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any]) -> N
         return
     was, now = old["generations"], new["generations"]
     changed = [number for number in range(1, len(was) + 1) if was[number - 1 : number] != now[number - 1 : number]]
-    for number, (last, next_one) in enumerate(zip(was, now, strict=False), 1):
-        if next_one < last:
-            raise ServiceError(
-                f"'cluster.workers.generations.{number}' is {next_one:.0f}, and was {last:.0f} in the last `up`. Is "
-                "the stack file that of an older checkout? A number is raised only. Nothing was changed."
-            )
+    _refuse_lower("workers", was, now)
     carriers = _carriers(new) if changed else {}
     for number in changed:
         droplet = carriers.get(f"{new['names']}{number}")
@@ -139,6 +129,16 @@ def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any]) -> N
                 f"Droplet {droplet} carries a host, and {cause} it: worker {number}. The host's clubs would be away. "
                 "`./pds list` says which host it is. Move it first: `./pds drain` of this stack and the host, or "
                 "`./pds repair` if it is down. Nothing was changed."
+            )
+
+
+def _refuse_lower(kind: str, was: Sequence[float], now: Sequence[float]) -> None:
+    """Refuse a lower generation of the cluster's servers or workers: the droplet would be rebuilt."""
+    for number, (before, after) in enumerate(zip(was, now, strict=False), 1):
+        if after < before:
+            raise ServiceError(
+                f"'cluster.{kind}.generations.{number}' is {after:.0f}, and was {before:.0f} in the last `up`. Is the "
+                "stack file that of an older checkout? A number is raised only. Nothing was changed."
             )
 
 
