@@ -79,7 +79,7 @@ class Passes:
     def once(self) -> list[Step]:
         """The steps of one pass, already done. Nothing is guessed about a host of which a service can't tell, and the
         other hosts go on. Raises Unavailable if it can't tell of any, and Refused if the token lacks a right."""
-        if self.holder and not self._lease():
+        if self.holder and not self.take_lease():
             held = Step("wait", "another takeover holds the lease")
             self.tell("", held)
             return [held]
@@ -127,11 +127,28 @@ class Passes:
     def retire(self, droplet: int, host: str | None = UPGRADE) -> None:
         """Let a worker get no host any more, because it is about to be rebuilt, or to lose `host`; with None it may get
         one again. Raises Unavailable."""
-        self._set_retired(droplet, host)
+        for _ in range(_TRIES):
+            items, index = self.servers.state()
+            retired = _retired(items)
+            if retired.get(droplet) == host:
+                return
+            retired = {number: name for number, name in retired.items() if number != droplet}
+            retired |= {droplet: host} if host else {}
+            items["retired"] = json.dumps({str(number): name for number, name in sorted(retired.items())})
+            if self.servers.write(items, index):
+                return
+        raise Unavailable("the variable takeover/state changes all the time")
 
     def take_lease(self) -> bool:
-        """Whether this program has the lease now. Raises Unavailable."""
-        return self._lease()
+        """Whether this program may act now. Only for order: each step is safe with two programs at once. Raises
+        Unavailable."""
+        items, index = self.servers.state()
+        lease: dict[str, Any] = json.loads(items.get("lease", "{}"))
+        left = float(lease.get("until", 0)) - self.now()
+        if not self.seizes and lease.get("holder") != self.holder and 0 < left <= LONGEST_LEASE_SECONDS:
+            return False
+        items["lease"] = json.dumps({"holder": self.holder, "until": self.now() + LEASE_SECONDS})
+        return self.servers.write(items, index)
 
     def give_back(self) -> None:
         """End this program's lease, so that another one acts at once. Raises Unavailable and Refused."""
@@ -158,7 +175,7 @@ class Passes:
             # Another program was faster, or the droplet has a pending event: the next pass sees what is true.
             return Step("wait", f"{step.text}: refused ({error})")
         if step.kind == "fine" and host.carrier is not None:
-            self._set_retired(host.carrier, None)
+            self.retire(host.carrier, None)
         return step
 
     def _decided(self, place: ClusterHost, heard: Heard, skipped: int = 0) -> tuple[HostView, Step]:
@@ -230,36 +247,13 @@ class Passes:
 
     def _do(self, step: Step, place: ClusterHost) -> None:
         if step.kind == "retire":
-            self._set_retired(step.droplet, place.name)
+            self.retire(step.droplet, place.name)
         elif step.kind == "detach":
             self.cloud.detach(place.volume, step.droplet)
         elif step.kind == "attach":
             self.cloud.attach(place.volume, step.droplet)
         elif step.kind == "assign":
             self.cloud.assign(place.address, step.droplet)
-
-    def _set_retired(self, droplet: int, host: str | None) -> None:
-        for _ in range(_TRIES):
-            items, index = self.servers.state()
-            retired = _retired(items)
-            if retired.get(droplet) == host:
-                return
-            retired = {number: name for number, name in retired.items() if number != droplet}
-            retired |= {droplet: host} if host else {}
-            items["retired"] = json.dumps({str(number): name for number, name in sorted(retired.items())})
-            if self.servers.write(items, index):
-                return
-        raise Unavailable("the variable takeover/state changes all the time")
-
-    def _lease(self) -> bool:
-        """Whether this program may act. Only for order: each step is safe with two programs at once."""
-        items, index = self.servers.state()
-        lease: dict[str, Any] = json.loads(items.get("lease", "{}"))
-        left = float(lease.get("until", 0)) - self.now()
-        if not self.seizes and lease.get("holder") != self.holder and 0 < left <= LONGEST_LEASE_SECONDS:
-            return False
-        items["lease"] = json.dumps({"holder": self.holder, "until": self.now() + LEASE_SECONDS})
-        return self.servers.write(items, index)
 
 
 def _retired(items: Mapping[str, str]) -> dict[int, str]:

@@ -60,7 +60,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:b52092a6813333b710b389bbe8db4e55355e03471ae6854f25ec80340c944d4f
+        script "components/takeover/passes.py" sha256:644df2108badc453248741de486f6d89ea21dd77155315e30a187b04f19d866b
       }
 
       template {
