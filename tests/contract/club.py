@@ -163,6 +163,11 @@ class Club:
             raise failures[0]
 
 
+def cid_in(blob: dict[str, Any]) -> str:
+    """The CID of an upload."""
+    return str(blob["ref"]["$link"])
+
+
 def cid_of(client: Client, uri: str) -> str:
     """The CID of the record at `uri`. Raises RefusedError if it does not exist."""
     _, _, did, collection, rkey = uri.split("/")

@@ -21,7 +21,7 @@ import pytest
 from components.render.jobs.blobs import blobs_job
 from offline.hcl_reader import job_of, task_of
 from tests.contract.restores import FILES
-from tests.contract.snapshots import DEADLINE, Data
+from tests.contract.snapshots import DEADLINE, Data, account_store
 from tests.support.programs import BACKUP, settings_of
 from tests.support.s3 import LIMITED, REGION, ask, s3_server
 
@@ -175,7 +175,7 @@ def member_uploads(data: Path, did: str, content: bytes) -> str:
     cid = "b" + base64.b32encode(b"\x01\x55\x12\x20" + digest).decode().lower().rstrip("=")
     (data / "temp" / did).mkdir(parents=True, exist_ok=True)
     (data / "temp" / did / "upload-key").write_bytes(content)
-    store = data / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+    store = account_store(data, did)
     row = (cid, "image/png", len(content), "upload-key", "2026-01-01T00:00:00.000Z")
     with closing(sqlite3.connect(store)) as db, db:
         db.execute('insert into blob (cid, "mimeType", size, "tempKey", "createdAt") values (?, ?, ?, ?, ?)', row)

@@ -10,9 +10,10 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,23 @@ from tools.trial.process import free_port
 PROGRAM = ROOT / "components" / "render" / "scripts" / "snapshot.cjs"
 DEADLINE = 600.0
 """Seconds after which a program counts as hung; a busy machine takes ten times as long as an idle one."""
+
+
+def account_store(data: Path, did: str) -> Path:
+    """The database of an account in a server's data directory (actor-store.js of @atproto/pds)."""
+    return data / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+
+
+@contextmanager
+def paused(program: AbstractContextManager[subprocess.Popen[str]]) -> Iterator[None]:
+    """A program that writes "paused" and waits for input: paused until the block ends, then it succeeds."""
+    with program as running:
+        assert running.stdin
+        assert running.stdout
+        assert running.stdout.readline() == "paused\n"
+        yield
+        output, _ = running.communicate("x", timeout=DEADLINE)
+    assert running.returncode == 0, output
 
 
 @dataclass(frozen=True, kw_only=True)

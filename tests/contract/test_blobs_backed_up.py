@@ -25,7 +25,7 @@ from botocore.credentials import Credentials
 from tests.contract.moved_blobs import COPIES, BlobSite, member_uploads
 from tests.contract.moved_blobs import blob_service as blob_service
 from tests.contract.restores import FILES
-from tests.contract.snapshots import Data
+from tests.contract.snapshots import Data, account_store
 from tests.support.s3 import KEYS, REGION, ask, put
 from tests.support.serving import served
 from tools.trial.node import PDS_LINES
@@ -64,7 +64,7 @@ def back_up(site: BlobSite, alloc: Path, **change: str) -> tuple[str, dict[str, 
 def forget_record(site: BlobSite, blob: str) -> None:
     """Delete a blob's row, as the server does with its record."""
     did, _, cid = blob.partition("/")
-    store = site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+    store = account_store(site.data.path, did)
     with closing(sqlite3.connect(store)) as db, db:
         db.execute("delete from blob where cid = ?", (cid,))
         db.execute("delete from record_blob where blobCid = ?", (cid,))
@@ -211,7 +211,7 @@ def test_weekly_job_removes_what_deleted_accounts_and_records_left_in_the_bucket
         return site.program("unreferenced_in_bucket.cjs", change)
 
     assert "removed 0 objects" in sweep(UNREFERENCED_BLOB_DAYS="30"), "nothing is old enough"
-    shutil.rmtree(site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did)
+    shutil.rmtree(account_store(site.data.path, did).parent)
     with closing(sqlite3.connect(site.data.path / "account.sqlite")) as db, db:
         db.execute("delete from actor where did = ?", (did,))
     assert "removed 0 objects" in sweep(), "nothing announced that the account was deleted"
@@ -228,7 +228,7 @@ def test_weekly_job_removes_what_deleted_accounts_and_records_left_in_the_bucket
 def test_weekly_job_gives_the_lock_back_before_the_server_s_writes_fail(site: BlobSite) -> None:
     """The bucket lists an object that no row names, and never answers its deletion. The server waits 5 s for a lock."""
     did = sorted(site.named())[0].partition("/")[0]
-    store = site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+    store = account_store(site.data.path, did)
     asked, over = threading.Event(), threading.Event()
     about = "<LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size>"
     listed = f"<Contents><Key>blocks/{did}/bafkreih</Key>{about}</Contents>"

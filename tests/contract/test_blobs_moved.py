@@ -8,14 +8,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from tests.contract.moved_blobs import BlobSite, member_uploads
 from tests.contract.moved_blobs import blob_service as blob_service
-from tests.contract.snapshots import Data
+from tests.contract.snapshots import Data, account_store
 from tests.support.s3 import add_key, ask
 from tools.trial.node import PDS_LINES
 
@@ -119,7 +118,7 @@ def test_blobs_deleted_between_copy_and_pause_leave_the_bucket(site: BlobSite) -
     site.run("copy", "bucket")
     deleted = sorted(site.named())[0]
     did, _, cid = deleted.partition("/")
-    store = site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+    store = account_store(site.data.path, did)
     with closing(sqlite3.connect(store)) as db, db:
         db.execute("delete from blob where cid = ?", (cid,))
     site.file(deleted).unlink()
@@ -131,7 +130,7 @@ def test_blobs_deleted_between_copy_and_pause_leave_the_bucket(site: BlobSite) -
 def _taken_down(site: BlobSite, blob: str, hidden: bool) -> None:
     """Take a blob down on the disk, or lift that, as the server does: the row, then the file."""
     did, _, cid = blob.partition("/")
-    store = site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+    store = account_store(site.data.path, did)
     with closing(sqlite3.connect(store)) as db, db:
         db.execute('update blob set "takedownRef" = ? where cid = ?', ("a takedown" if hidden else None, cid))
     seen, unseen = site.file(blob), site.file(f"quarantine/{blob}")

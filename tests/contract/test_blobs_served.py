@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from components.clients import pds_admin
-from tests.contract.club import Club, Member
+from tests.contract.club import Club, Member, cid_in
 from tests.contract.moved_blobs import BlobSite
 from tests.contract.moved_blobs import blob_service as blob_service
 from tests.contract.snapshots import Data, open_environment
@@ -27,11 +26,6 @@ def served(member: Member, content: bytes, cid: str) -> bool:
     """Whether the server serves the blob."""
     answer = member.client.http.get("/xrpc/com.atproto.sync.getBlob", params={"did": member.did, "cid": cid})
     return answer.is_success and answer.content == content
-
-
-def cid_in(blob: dict[str, Any]) -> str:
-    """The CID of an upload."""
-    return str(blob["ref"]["$link"])
 
 
 def test_every_blob_is_served_before_between_and_after_the_moves(

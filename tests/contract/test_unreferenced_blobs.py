@@ -21,7 +21,7 @@ import pytest
 from cli.lib.subprocesses import child
 from cli.observe.usage import USAGE_SCRIPT, AccountUsage, UsageReport, report_of
 from tests.contract.club import Club, Member, cid_of
-from tests.contract.snapshots import DEADLINE, PROGRAM, Data, Running
+from tests.contract.snapshots import DEADLINE, PROGRAM, Data, Running, account_store, paused
 from tools.trial.xrpc import RefusedError
 
 pytestmark = pytest.mark.contract
@@ -60,9 +60,7 @@ class Site:
 
     def query(self, text: str, *values: object) -> list[Any]:
         """Rows of the account's database, which the server has open too."""
-        did = self.member.did
-        file = self.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
-        with closing(sqlite3.connect(file)) as db, db:
+        with closing(sqlite3.connect(account_store(self.data.path, self.member.did))) as db, db:
             return db.execute(text, values).fetchall()
 
     def upload(self, content: bytes) -> Upload:
@@ -111,13 +109,8 @@ class Site:
     @contextmanager
     def paused(self, step: str, upload: Upload) -> Iterator[None]:
         """The job, paused at this step of an upload until the block ends; then it succeeds."""
-        with self.job(**pausing(step, upload)) as running:
-            assert running.stdin
-            assert running.stdout
-            assert running.stdout.readline() == "paused\n"
+        with paused(self.job(**pausing(step, upload))):
             yield
-            output, _ = running.communicate("x", timeout=DEADLINE)
-        assert running.returncode == 0, output
 
     def report(self) -> UsageReport:
         """The output of `./pds usage`, as in the server's container."""

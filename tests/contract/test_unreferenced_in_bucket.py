@@ -10,17 +10,16 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.lib.subprocesses import child
-from tests.contract.club import Club, Member
+from tests.contract.club import Club, Member, cid_in
 from tests.contract.moved_blobs import BlobSite
 from tests.contract.moved_blobs import blob_service as blob_service
-from tests.contract.snapshots import DEADLINE, Data, open_environment
+from tests.contract.snapshots import DEADLINE, Data, account_store, open_environment, paused
 from tests.support.s3 import age
 from tools.trial.directory import PlcDirectory
 from tools.trial.node import Install
@@ -45,8 +44,7 @@ class MemberInBucket:
     @property
     def store(self) -> Path:
         """The account's database, which the server has open too."""
-        did = self.member.did
-        return self.site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+        return account_store(self.site.data.path, self.member.did)
 
     def query(self, text: str, *values: object) -> list[Any]:
         """Rows of the account's database."""
@@ -93,18 +91,8 @@ class MemberInBucket:
         change = {"UNREFERENCED_BLOB_DAYS": str(DAYS), "NODE_OPTIONS": f"--require={PAUSES}", "PAUSE_AT": step}
         command, options = self.site.started(PROGRAM, change)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        with child(command, DEADLINE, **options, **pipes) as running:
-            assert running.stdin
-            assert running.stdout
-            assert running.stdout.readline() == "paused\n"
+        with paused(child(command, DEADLINE, **options, **pipes)):
             yield
-            output, _ = running.communicate("x", timeout=DEADLINE)
-        assert running.returncode == 0, output
-
-
-def cid_in(blob: dict[str, Any]) -> str:
-    """The CID of an upload."""
-    return str(blob["ref"]["$link"])
 
 
 @pytest.fixture(scope="module")
