@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,15 @@ def cluster_env(*programs: str, kind: type[ClusterMachines] = ClusterMachines) -
             "open_registration": True,
         }
         yield Cluster(made, made.machines, alone, server)
+
+
+def with_ssh(stack: E2eEnvironment, script: str) -> E2eEnvironment:
+    """The environment with a stand-in for ssh, a shell script, first on its PATH."""
+    programs = stack.folder / "programs"
+    programs.mkdir()
+    (programs / "ssh").write_text(script)
+    (programs / "ssh").chmod(0o755)
+    return replace(stack, env={**stack.env, "PATH": f"{programs}:{stack.env['PATH']}"})
 
 
 def health(url: str) -> int:

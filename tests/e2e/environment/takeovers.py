@@ -18,6 +18,7 @@ from tests.contract.club import Club
 from tests.e2e.environment.cluster_machines import ClusterMachines
 from tests.e2e.environment.environment import DEADLINE, Stack
 from tests.e2e.environment.tools import E2eError
+from tests.e2e.environment.watching import meanwhile
 
 _PROGRAM = b"components.takeover.program"
 _ALLOCATION = "com.hashicorp.nomad.alloc_id"
@@ -108,10 +109,10 @@ class Writers:
 @contextmanager
 def one_writer(docker_host: str) -> Iterator[None]:
     """Assert that at each moment of the block at most one allocation runs on each club's data."""
-    writers, ended, failures = Writers(), threading.Event(), list[httpx.HTTPError]()
+    writers, failures = Writers(), list[httpx.HTTPError]()
     transport = httpx.HTTPTransport(uds=docker_host.removeprefix("unix://"))
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         with httpx.Client(transport=transport, base_url="http://docker", timeout=30) as docker:
             while not ended.wait(_PAUSE):
                 try:
@@ -119,13 +120,8 @@ def one_writer(docker_host: str) -> Iterator[None]:
                 except httpx.HTTPError as error:
                     failures.append(error)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(watch):
         yield
-    finally:
-        ended.set()
-        thread.join(60)
     assert failures == []
     assert writers.samples > 50
     assert writers.most, "the club's PDS was seen"

@@ -7,6 +7,9 @@ QEMU plugs and unplugs: the kernel is told, and asked nothing.
 
 import ipaddress
 import json
+import os
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +19,13 @@ from components.render.cluster.user_data import MachineIdentity
 from components.render.host.cloud_init import Certificates
 from components.settings.parse import read
 from components.settings.sections.settings import Settings
+from tests.e2e.environment.environment import ROOT
+from tests.e2e.environment.outside import lay_out_nomad
 from tests.e2e.environment.qemu import Disk, Private, VirtualMachine
-from tests.e2e.environment.tools import E2eError
+from tests.e2e.environment.tools import E2eError, run
 from tests.e2e.environment.virtual import VirtualMachines, free_port
 from tests.e2e.images.droplet import DropletImage
+from tests.e2e.images.installed import installed_image
 from tests.support.certificates import Authority
 
 RESERVED = "203.0.113.200"
@@ -154,3 +160,18 @@ class ClusterVirtualMachines(VirtualMachines):
 
 def _private_mac(droplet_id: int) -> str:
     return f"52:54:00:00:01:{droplet_id:02x}"
+
+
+def virtual_cluster(
+    folder: Path, stack: str, rpc: int, memory_mib: int
+) -> tuple[ClusterVirtualMachines, Settings, Path]:
+    """The machines of a cluster that install this machine's Nomad, its settings, and the folder of cached images. The
+    reserved address leads to `rpc`, a port of this machine."""
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e")).resolve()
+    cache.mkdir(parents=True, exist_ok=True)
+    program, version = shutil.which("nomad"), re.search(r"v([0-9.]+)", run(["nomad", "version"]))
+    assert program
+    assert version
+    machines = ClusterVirtualMachines(folder, installed_image(cache), ("127.0.0.1", rpc), memory_mib)
+    sha256 = lay_out_nomad(machines.outside, Path(program), version[1])
+    return machines, settings_of(stack, version=version[1], sha256=sha256, mirror="https://releases.test/nomad"), cache

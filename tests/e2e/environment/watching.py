@@ -32,6 +32,19 @@ def steps(run: Run) -> dict[str, list[str]]:
     return found
 
 
+@contextmanager
+def meanwhile(work: Callable[[threading.Event], None], patience: float = 60) -> Iterator[None]:
+    """Run `work` in a thread while the block runs. Its argument is set at the end, and so many seconds are waited."""
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(patience)
+
+
 @dataclass
 class Outage:
     """How often and how long the server did not answer a client on the host."""
@@ -46,9 +59,8 @@ class Outage:
 def polled(health: Callable[[], tuple[int, str]]) -> Iterator[Outage]:
     """Query the server's health (status and text), ten times a second, while the block runs."""
     seen = Outage()
-    ended = threading.Event()
 
-    def poll() -> None:
+    def poll(ended: threading.Event) -> None:
         last_good = time.monotonic()
         while not ended.wait(0.1):
             seen.queries += 1
@@ -64,13 +76,8 @@ def polled(health: Callable[[], tuple[int, str]]) -> Iterator[Outage]:
                 seen.seconds = max(seen.seconds, time.monotonic() - last_good)
                 last_good = time.monotonic()
 
-    thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(poll, patience=15):
         yield seen
-    finally:
-        ended.set()
-        thread.join(15)
 
 
 def secrets_of(running: E2eEnvironment) -> dict[str, str]:

@@ -23,7 +23,7 @@ from cli.lib.subprocesses import child
 from components.takeover.decide import SETTLE_SECONDS
 from tests.contract.club import PASSWORD, Club, founded, whole
 from tests.e2e.environment.cluster_machines import ClusterMachines
-from tests.e2e.environment.clusters import UP, cluster_env, health, until
+from tests.e2e.environment.clusters import UP, cluster_env, health, until, with_ssh
 from tests.e2e.environment.environment import DEADLINE, E2eEnvironment
 from tests.e2e.environment.machine import Machine
 from tests.e2e.environment.tools import run
@@ -113,8 +113,7 @@ class Scenario:
 @pytest.fixture(scope="module")
 def scenario() -> Iterator[Scenario]:
     with cluster_env() as made:
-        first = made.stack
-        stack = replace(first, env={**first.env, "PATH": f"{_ssh(first.folder)}:{first.env['PATH']}"})
+        stack = with_ssh(made.stack, _ssh(made.stack.folder))
         cluster = replace(made, stack=stack)
         cluster.configure({"servers": {"count": 1}, "hosts": {}, "workers": {"spares": 2}, "takeover": {}})
         clubs = {"chess": {"port": PORTS["chess"], "memory_mib": 256}}
@@ -125,21 +124,14 @@ def scenario() -> Iterator[Scenario]:
         yield Scenario(stack, cluster.machines, stacks)
 
 
-def _ssh(folder: Path) -> Path:
-    """A folder with a stand-in for ssh: it runs the last word on the machine that `ssh-root` leads to."""
-    programs = folder / "programs"
-    programs.mkdir()
-    file = programs / "ssh"
-    file.write_text(
-        f"""#!/bin/sh
+def _ssh(folder: Path) -> str:
+    """A stand-in for ssh: it runs the last word on the machine that `ssh-root` leads to."""
+    return f"""#!/bin/sh
 for command; do :; done
 root=$(readlink -f {folder}/ssh-root) && [ -d "$root" ] || {{ echo "ssh: no route to host" >&2; exit 255; }}
 export PDS_ROOT="$root" PDS_PATH={folder}/shims PATH={folder}/shims:$PATH
 exec sh -c "sh $root$command"
 """
-    )
-    file.chmod(0o755)
-    return programs
 
 
 def test_a_host_with_its_own_pds_and_a_club_and_a_cluster_without_hosts(scenario: Scenario) -> None:

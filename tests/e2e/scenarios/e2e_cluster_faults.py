@@ -30,6 +30,7 @@ from tests.e2e.environment.clusters import AFTER_SECONDS, UP, cluster_env, healt
 from tests.e2e.environment.environment import E2eEnvironment
 from tests.e2e.environment.machine import Machine
 from tests.e2e.environment.takeovers import acknowledged_between, one_writer
+from tests.e2e.environment.watching import meanwhile
 from tests.e2e.scenarios.e2e_move import written_to
 from tools.trial.xrpc import Client
 
@@ -361,7 +362,7 @@ def _comes_not_back(scenario: Scenario, old: Machine) -> None:
 @contextmanager
 def _another_program(scenario: Scenario) -> Iterator[None]:
     """A takeover without a lease, which does not wait until a host is down for a stated time."""
-    outputs, ended = scenario.outputs, threading.Event()
+    outputs = scenario.outputs
     nomad = scenario.machines.api_url(next(iter(scenario.machines.servers())))
     passes = Passes(
         cloud=DigitalOcean(scenario.cluster.env["DIGITALOCEAN_TOKEN"], scenario.cluster.api.url),
@@ -372,15 +373,10 @@ def _another_program(scenario: Scenario) -> Iterator[None]:
         holder="",
     )
 
-    def run() -> None:
+    def run(ended: threading.Event) -> None:
         while not ended.wait(1):
             with suppress(Unavailable, Refused):
                 passes.once()
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(run):
         yield
-    finally:
-        ended.set()
-        thread.join(60)

@@ -8,7 +8,7 @@ ingress.
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.club import Club, founded, whole
 from tests.e2e.environment.cluster_machines import ClusterMachines
-from tests.e2e.environment.clusters import AFTER_SECONDS, UP, cluster_env, health, refuse_changes, until
+from tests.e2e.environment.clusters import AFTER_SECONDS, UP, cluster_env, health, refuse_changes, until, with_ssh
 from tests.e2e.environment.environment import E2eEnvironment
 from tests.e2e.environment.machine import Machine
 from tests.e2e.scenarios.e2e_move import written_to
@@ -117,19 +117,14 @@ def scenario() -> Iterator[Scenario]:
             cluster.set_secret("snapshots.access_key_id", KEYS["AWS_ACCESS_KEY_ID"])
             cluster.set_secret("snapshots.secret_access_key", KEYS["AWS_SECRET_ACCESS_KEY"])
             chess = cluster.club("chess", PORT, on="bench", nomad={"datacenter": "a"})
-            programs = _ssh(cluster.stack.folder)
-            stack = replace(cluster.stack, env={**cluster.stack.env, "PATH": f"{programs}:{cluster.stack.env['PATH']}"})
+            stack = with_ssh(cluster.stack, _ssh(cluster.stack.folder))
             yield Scenario(stack, cluster.machines, chess)
 
 
-def _ssh(folder: Path) -> Path:
-    """A folder with a stand-in for ssh: it ends the agents of the workers that have a volume, which are then started
-    again, as by `systemctl restart nomad.service`. Other commands fail."""
-    programs = folder / "programs"
-    programs.mkdir()
-    file = programs / "ssh"
-    file.write_text(
-        f"""#!/bin/sh
+def _ssh(folder: Path) -> str:
+    """A stand-in for ssh: it ends the agents of the workers that have a volume, which are then started again, as by
+    `systemctl restart nomad.service`. Other commands fail."""
+    return f"""#!/bin/sh
 for command; do :; done
 [ "$command" = "systemctl restart nomad.service" ] || exit 255
 cd {folder}/machines
@@ -137,9 +132,6 @@ for carried in $(find * -path "*/run/pds/carried.env"); do
   pkill -TERM -f "config=$PWD/${{carried%%/*}}/agent.hcl" || exit 1
 done
 """
-    )
-    file.chmod(0o755)
-    return programs
 
 
 def test_from_nothing_to_three_healthy_servers_and_a_club(scenario: Scenario) -> None:

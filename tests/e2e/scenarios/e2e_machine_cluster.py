@@ -9,27 +9,19 @@ since they depend on the emulation.
 """
 
 import hashlib
-import os
-import re
-import shutil
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from components.render.cluster.user_data import worker_user_data
 from components.render.host.cloud_init import MAX_BYTES
-from tests.e2e.environment.environment import ROOT
-from tests.e2e.environment.outside import lay_out_nomad
-from tests.e2e.environment.tools import missing, run
+from tests.e2e.environment.tools import missing
 from tests.e2e.environment.virtual import free_port
-from tests.e2e.environment.virtual_cluster import ClusterVirtualMachines, identity, settings_of, until
+from tests.e2e.environment.virtual_cluster import ClusterVirtualMachines, identity, until, virtual_cluster
 from tests.e2e.environment.virtual_nomad import Nomad, Writer, nomad_server, writer_job
-from tests.e2e.images.installed import installed_image
+from tests.e2e.environment.watching import meanwhile
 from tests.e2e.images.row_writer import TAG, row_writer_image
 from tests.support.certificates import Authority
 
@@ -88,16 +80,9 @@ grep --count -E ' /(srv/nomad|var/lib/nomad/alloc_mounts|mnt)' /proc/self/mounti
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if lines := missing(*PROGRAMS):
         pytest.fail("\n".join(lines), pytrace=False)
-    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e")).resolve()
-    cache.mkdir(parents=True, exist_ok=True)
-    program, version = shutil.which("nomad"), re.search(r"v([0-9.]+)", run(["nomad", "version"]))
-    assert program
-    assert version
     folder, rpc = tmp_path_factory.mktemp("machine"), free_port()
-    machines = ClusterVirtualMachines(folder, installed_image(cache), ("127.0.0.1", rpc), _MEMORY_MIB)
+    machines, settings, cache = virtual_cluster(folder, STACK, rpc, _MEMORY_MIB)
     row_writer_image(cache, machines.outside)
-    sha256 = lay_out_nomad(machines.outside, Path(program), version[1])
-    settings = settings_of(STACK, version=version[1], sha256=sha256, mirror="https://releases.test/nomad")
     authority = Authority("PDS operators")
     data = worker_user_data(settings, STACK, identity(authority, "client.global.nomad"))
     for name in (A, B):
@@ -181,7 +166,7 @@ def test_a_disk_taken_away_under_a_writer_ends_all_that_ran_from_it(cluster: Clu
     cluster.nomad.post("/v1/jobs", {"Job": writer_job(TAG)})
     cluster.writer.url = "http://{}:{}".format(*cluster.machines.reach(FIRST, 3101))
     print(f"\n== the writer answers after {until('the writer', cluster.writer.answers):.0f} s")
-    with written_to(cluster):
+    with meanwhile(cluster.writer.write):
         until("rows", lambda: len(cluster.writer.acknowledged) >= 50)
         before = len(cluster.writer.acknowledged)
         cluster.machines.detach(FIRST, A)
@@ -195,19 +180,6 @@ def test_a_disk_taken_away_under_a_writer_ends_all_that_ran_from_it(cluster: Clu
     print(cluster.ask(FIRST, "journalctl --boot --quiet --output=short-monotonic --lines=60 --no-hostname"))
     seconds = until("the node down", lambda: cluster.nomad.get(f"/v1/node/{cluster.node}")["Status"] == "down")
     print(f"== the servers count the node as down after {seconds:.0f} s more")
-
-
-@contextmanager
-def written_to(cluster: Cluster) -> Iterator[None]:
-    """Row after row is written meanwhile, from outside."""
-    end = threading.Event()
-    thread = threading.Thread(target=cluster.writer.write, args=(end,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join(60)
 
 
 def test_the_same_disk_makes_it_no_host_again(cluster: Cluster) -> None:
@@ -245,7 +217,7 @@ def all_rows_on(cluster: Cluster, droplet: int) -> None:
 
 
 def test_a_reboot_with_the_disk_stops_and_starts_the_host_in_order(cluster: Cluster) -> None:
-    with written_to(cluster):
+    with meanwhile(cluster.writer.write):
         time.sleep(5)
         boot = cluster.ask(SECOND, "cat /proc/sys/kernel/random/boot_id")
         began = time.monotonic()

@@ -5,25 +5,18 @@ The exact `user_data` of the only server of a cluster, as the program renders it
 previous one. Times are printed, never asserted, since they depend on the emulation.
 """
 
-import os
-import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from components.render.cluster.user_data import server_user_data
 from components.render.host.cloud_init import MAX_BYTES
-from tests.e2e.environment.environment import ROOT
-from tests.e2e.environment.outside import lay_out_nomad
-from tests.e2e.environment.tools import missing, run
+from tests.e2e.environment.tools import missing
 from tests.e2e.environment.virtual import free_port
-from tests.e2e.environment.virtual_cluster import RPC, ClusterVirtualMachines, identity, settings_of, until
+from tests.e2e.environment.virtual_cluster import RPC, ClusterVirtualMachines, identity, until, virtual_cluster
 from tests.e2e.environment.virtual_nomad import Nomad, behind_endpoint
-from tests.e2e.images.installed import installed_image
 from tests.support.certificates import Authority
 
 PROGRAMS = ("nomad", "qemu-system-x86_64", "debootstrap", "mke2fs", "debugfs", "ssh", "ssh-keygen")
@@ -50,15 +43,8 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if lines := missing(*PROGRAMS):
         pytest.fail("\n".join(lines), pytrace=False)
-    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e")).resolve()
-    cache.mkdir(parents=True, exist_ok=True)
-    program, version = shutil.which("nomad"), re.search(r"v([0-9.]+)", run(["nomad", "version"]))
-    assert program
-    assert version
-    folder, authority = tmp_path_factory.mktemp("machine"), Authority("PDS operators")
-    machines = ClusterVirtualMachines(folder, installed_image(cache), ("127.0.0.1", free_port()), _MEMORY_MIB)
-    sha256 = lay_out_nomad(machines.outside, Path(program), version[1])
-    settings = settings_of(STACK, version=version[1], sha256=sha256, mirror="https://releases.test/nomad")
+    authority = Authority("PDS operators")
+    machines, settings, _ = virtual_cluster(tmp_path_factory.mktemp("machine"), STACK, free_port(), _MEMORY_MIB)
     data = server_user_data(settings, STACK, SERVER, identity(authority, "server.global.nomad"))
     assert len(data.encode()) <= MAX_BYTES
     try:

@@ -31,7 +31,7 @@ from tests.e2e.environment.environment import DEADLINE, PROGRAMS, ROOT, E2eEnvir
 from tests.e2e.environment.ingresses import At, public_ports
 from tests.e2e.environment.machine import Machine, ports_of
 from tests.e2e.environment.tools import missing, run
-from tests.e2e.environment.watching import secrets_of, steps
+from tests.e2e.environment.watching import meanwhile, secrets_of, steps
 from tests.e2e.images.build import io_image
 from tools.trial.xrpc import Client, RefusedError
 
@@ -114,9 +114,9 @@ class Scenario:
 def written_to(club: Club, pause: float = 0) -> Iterator[list[str]]:
     """Let a member write until the block ends, with so many seconds between two posts; yield the URIs of acknowledged
     writes."""
-    ended, acknowledged = threading.Event(), list[str]()
+    acknowledged: list[str] = []
 
-    def write() -> None:
+    def write(ended: threading.Event) -> None:
         while not ended.is_set():
             try:
                 acknowledged.append(club.post(club.members[0], f"post {len(acknowledged)}"))
@@ -124,13 +124,8 @@ def written_to(club: Club, pause: float = 0) -> Iterator[list[str]]:
             except (httpx.HTTPError, RefusedError):
                 ended.wait(0.2)  # the server is unreachable, and may return
 
-    thread = threading.Thread(target=write, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(write):
         yield acknowledged
-    finally:
-        ended.set()
-        thread.join(60)
 
 
 @pytest.fixture(scope="module")
