@@ -12,15 +12,12 @@ their own. A volume is a folder. The memory of Debian itself is not included.
 """
 
 import json
-import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -31,22 +28,18 @@ from components.clients.nomad import NomadApi
 from components.clients.nomad_clubs import create_club
 from tests.e2e.digitalocean.world import Limits
 from tests.e2e.environment.cluster_machines import ClusterMachines
-from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
+from tests.e2e.environment.clusters import UP, cluster_env
+from tests.e2e.environment.environment import PROGRAMS, E2eEnvironment
 from tests.e2e.environment.tools import missing
 from tests.e2e.figures import memory_of
-from tests.e2e.images.build import PDS_TAG
 
 CLUBS = {"a": 1, "b": 5, "c": 20}
 """How many clubs each host has."""
-AFTER_SECONDS = 30
-"""The smallest `after_seconds`; the default is 60."""
 _ACTION_SECONDS = 3.0
 _LIMIT_MIB = 256
 _FIRST_PORT = 13201
 _PATIENCE = 900.0
 _PAUSE = 0.2
-
-UP = ("up", "--yes", "--skip-preview")
 
 
 @dataclass
@@ -55,6 +48,8 @@ class Cluster:
 
     stack: E2eEnvironment
     machines: ClusterMachines
+    club: E2eEnvironment
+    """The stack of the first club."""
     ports: dict[str, list[int]]
     token: str = ""
     """Nomad's management token."""
@@ -105,7 +100,7 @@ def main() -> int:
         blank = memory_of(cluster.stack.docker_host.removeprefix("unix://").rpartition("/")[0])
         cluster.stack.pulumi(*UP, show=True)
         cluster.token = cluster.stack.outputs()["nomad_management_token"]
-        _club(cluster, "a", _FIRST_PORT).pulumi(*UP)
+        cluster.club.pulumi(*UP)
         places = [(host, port) for host, ports in cluster.ports.items() for port in ports]
         for host, port in places[1:]:
             _copy(cluster, host, port)
@@ -119,26 +114,17 @@ def main() -> int:
 
 @contextmanager
 def _cluster() -> Iterator[Cluster]:
-    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
     numbers = iter(range(_FIRST_PORT, _FIRST_PORT + 100))
     ports = {host: [next(numbers) for _ in range(count)] for host, count in CLUBS.items()}
-    with ExitStack() as stack:
-        # The takeover runs as `daemon`, which has to reach it.
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pds-bench-", ignore_cleanup_errors=True))
-        Path(folder).chmod(0o711)
-        running = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
-        assert isinstance(running.machines, ClusterMachines)
-        running.world.limits = Limits(droplets=20, reserved_ips=10)
-        running.configure(
-            hostname=None,
-            dns=None,
-            pds=None,
-            cluster={
+    with cluster_env() as made:
+        made.stack.world.limits = Limits(droplets=20, reserved_ips=10)
+        made.configure(
+            {
                 "servers": {"count": 1},
                 "hosts": {host: {"volume_gib": 50} for host in CLUBS},
                 # A worker that lost a host is no spare until it is rebuilt.
                 "workers": {"size": "s-8vcpu-16gb", "spares": 2 * len(CLUBS)},
-                "takeover": {"api_url": running.api.url, "after_seconds": AFTER_SECONDS},
+                "takeover": {},
             },
             clubs={
                 _name(port): {"host": host, "port": port, "disk_gib": 1, "memory_mib": _LIMIT_MIB}
@@ -146,36 +132,13 @@ def _cluster() -> Iterator[Cluster]:
                 for port in members
             },
         )
-        token = running.takeover_token()
-        running.pulumi("config", "set", "--secret", "--path", "pds:cluster.takeover.token", token)
-        yield Cluster(running, running.machines, ports)
+        first = made.club(_name(_FIRST_PORT), _FIRST_PORT, on=made.stack.name, nomad={"datacenter": "a"})
+        yield Cluster(made.stack, made.machines, first, ports)
 
 
 def _name(port: int) -> str:
     number = port - _FIRST_PORT
     return f"club-{chr(ord('a') + number // 26)}{chr(ord('a') + number % 26)}"
-
-
-def _club(cluster: Cluster, host: str, port: int) -> E2eEnvironment:
-    name, running = _name(port), cluster.stack
-    return running.beside(
-        name,
-        {
-            "pds:hostname": f"{name}.test",
-            "pds:on": running.name,
-            "pds:dns": {"zone": f"{name}.test", "create_zone": True, "nameservers": [running.nameserver]},
-            "pds:nomad": {"datacenter": host},
-            "pds:ingress": {"kind": "none"},
-            "pds:pds": {
-                "image": PDS_TAG,
-                "port": port,
-                "memory_mib": _LIMIT_MIB,
-                "new": True,
-                "escrow": "declined",
-                "crawlers": [],
-            },
-        },
-    )
 
 
 def _copy(cluster: Cluster, host: str, port: int) -> None:

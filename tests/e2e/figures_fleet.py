@@ -12,15 +12,13 @@ three servers share this machine's two processors and its disk with everything e
 """
 
 import json
-import os
 import signal
 import ssl
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +29,11 @@ from rich.table import Table
 
 from components.render import acl_policies
 from tests.e2e.environment.cluster_machines import ClusterMachines
-from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
+from tests.e2e.environment.clusters import UP, cluster_env
+from tests.e2e.environment.environment import PROGRAMS, E2eEnvironment
 from tests.e2e.environment.mock_nodes import MockNodes, Rpc
 from tests.e2e.environment.service import Service
 from tests.e2e.environment.tools import missing
-from tests.e2e.images.build import PDS_TAG
 
 HOSTS, CLUBS_A_HOST = 100, 20
 REAL = {"club-aa": 13301, "club-ab": 13302, "club-ac": 13303}
@@ -46,7 +44,6 @@ _AT_ONCE = 4
 _PATIENCE = 1800.0
 _WATCHED = 90.0
 """Seconds after an election in which nodes may be lost: longer than `failover_heartbeat_ttl`."""
-UP = ("up", "--yes", "--skip-preview")
 
 
 Ask = Callable[..., Any]
@@ -63,20 +60,19 @@ class Model:
 
 
 @dataclass
-class Fleet:
-    """The cluster's stack, its droplets and its real clubs."""
+class NomadServers:
+    """Nomad's API at the first server that is on, with a management token."""
 
-    stack: E2eEnvironment
-    machines: ClusterMachines
-    clubs: dict[str, E2eEnvironment]
-    token: str = ""
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=60))
+    token: str = field(default="", kw_only=True)
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=60), kw_only=True)
+
+    def url(self) -> str:
+        """The API of the first server that is on."""
+        raise NotImplementedError
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Nomad's answer, from the first server that is on."""
-        own = next(own for own, machine in self.machines.servers().items() if machine.agent)
-        headers = {"X-Nomad-Token": self.token}
-        answer = self.http.request(method, f"{self.machines.api_url(own)}{path}", headers=headers, json=body)
+        """Nomad's answer."""
+        answer = self.http.request(method, f"{self.url()}{path}", headers={"X-Nomad-Token": self.token}, json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -85,6 +81,19 @@ class Fleet:
         query = httpx.QueryParams({"namespace": "*", "task_states": "false", "filter": f'ClientStatus == "{status}"'})
         found: list[dict[str, Any]] = self.ask("GET", f"/v1/allocations?{query}") or []
         return found
+
+
+@dataclass
+class Fleet(NomadServers):
+    """The cluster's stack, its droplets and its real clubs."""
+
+    stack: E2eEnvironment
+    machines: ClusterMachines
+    clubs: dict[str, E2eEnvironment]
+
+    def url(self) -> str:
+        """See `NomadServers`."""
+        return self.machines.api_url(next(own for own, at in self.machines.servers().items() if at.agent))
 
     def kill(self, own: str) -> None:
         """SIGKILL to the server at this address."""
@@ -140,43 +149,20 @@ def _timed(fleet: Fleet, beside: str, new: str) -> list[str]:
 
 @contextmanager
 def _fleet() -> Iterator[Fleet]:
-    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pds-fleet-", ignore_cleanup_errors=True))
-        Path(folder).chmod(0o711)
-        running = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
-        assert isinstance(running.machines, ClusterMachines)
-        running.configure(
-            hostname=None,
-            dns=None,
-            pds=None,
-            cluster={
+    with cluster_env() as cluster:
+        cluster.configure(
+            {
                 "servers": {"count": 3},
                 "hosts": {"a": {"volume_gib": 20}},
                 "workers": {"size": "s-8vcpu-16gb", "spares": 0},
             },
             clubs={name: {"host": "a", "port": port, "disk_gib": 1, "memory_mib": 256} for name, port in REAL.items()},
         )
-        clubs = {name: running.beside(name, _club(running, name)) for name in REAL}
-        yield Fleet(running, running.machines, clubs)
-
-
-def _club(running: E2eEnvironment, name: str) -> dict[str, Any]:
-    return {
-        "pds:hostname": f"{name}.test",
-        "pds:on": running.name,
-        "pds:dns": {"zone": f"{name}.test", "create_zone": True, "nameservers": [running.nameserver]},
-        "pds:nomad": {"datacenter": "a"},
-        "pds:ingress": {"kind": "none"},
-        "pds:pds": {
-            "image": PDS_TAG,
-            "port": REAL[name],
-            "memory_mib": 256,
-            "new": True,
-            "escrow": "declined",
-            "crawlers": [],
-        },
-    }
+        clubs = {
+            name: cluster.club(name, port, on=cluster.stack.name, nomad={"datacenter": "a"})
+            for name, port in REAL.items()
+        }
+        yield Fleet(cluster.stack, cluster.machines, clubs)
 
 
 @contextmanager

@@ -31,7 +31,16 @@ from tests.e2e.environment.machine import CPU_MHZ, lot
 from tests.e2e.environment.mock_nodes import MockNodes, Rpc
 from tests.e2e.environment.service import Service
 from tests.e2e.environment.tools import unmount_below
-from tests.e2e.figures_fleet import CLUBS_A_HOST, HOSTS, Model, election, register_club, resident, until_running
+from tests.e2e.figures_fleet import (
+    CLUBS_A_HOST,
+    HOSTS,
+    Model,
+    NomadServers,
+    election,
+    register_club,
+    resident,
+    until_running,
+)
 from tests.support.certificates import Authority
 from tests.support.programs import CLUSTER, cluster, shared
 
@@ -41,29 +50,16 @@ _SAMPLES = 5
 
 
 @dataclass
-class Servers:
+class Servers(NomadServers):
     """Three agents, by address; `None` for a dead one."""
 
     folder: Path
     ports: dict[str, int]
     agents: dict[str, Service | None]
-    token: str = ""
-    http: httpx.Client | None = None
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Nomad's answer, from the first server that is on."""
-        own = next(own for own, agent in self.agents.items() if agent)
-        assert self.http
-        url = f"http://{own}:{self.ports['http']}{path}"
-        answer = self.http.request(method, url, headers={"X-Nomad-Token": self.token}, json=body)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-    def allocations(self, status: str) -> list[dict[str, Any]]:
-        """All allocations with this status at their client."""
-        query = httpx.QueryParams({"namespace": "*", "task_states": "false", "filter": f'ClientStatus == "{status}"'})
-        found: list[dict[str, Any]] = self.ask("GET", f"/v1/allocations?{query}") or []
-        return found
+    def url(self) -> str:
+        """See `NomadServers`."""
+        return f"http://{next(own for own, agent in self.agents.items() if agent)}:{self.ports['http']}"
 
     def kill(self, own: str) -> None:
         """SIGKILL to the server at this address."""
@@ -135,10 +131,9 @@ def _servers() -> Iterator[tuple[Servers, ssl.SSLContext]]:
         tls = authority.trusted()
         tls.load_cert_chain(certificate)
         try:
-            with httpx.Client(trust_env=False, timeout=60) as servers.http:
-                servers.token = _answer(lambda: servers.ask("POST", "/v1/acl/bootstrap", {})["SecretID"])
-                _answer(lambda: len(servers.ask("GET", "/v1/nodes")) == len(addresses))
-                yield servers, tls
+            servers.token = _answer(lambda: servers.ask("POST", "/v1/acl/bootstrap", {})["SecretID"])
+            _answer(lambda: len(servers.ask("GET", "/v1/nodes")) == len(addresses))
+            yield servers, tls
         finally:
             for agent in filter(None, servers.agents.values()):
                 agent.stop()
