@@ -231,7 +231,7 @@ def _status(account: DigitalOceanAccount, droplet: int) -> str:
 
 def _move(cluster: Cluster, before: Mapping[str, int | None], *, only_down: bool = False) -> int:
     """Passes until each host of `before` is ready on another droplet than the one there; with `only_down` also on that
-    one, where a host that came back stays. Returns 1 if a person has to act. A service that does not answer is waited
+    one: a host that came back stays there. Returns 1 if a person has to act. A service that does not answer is waited
     for, because the hosts are away meanwhile. Raises ClusterError."""
     try:
         return _passes_until_back(cluster, before, only_down)

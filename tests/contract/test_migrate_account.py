@@ -307,7 +307,8 @@ def test_a_moved_account_is_activated_although_the_old_server(here: Mover, proxy
     assert here.world.new.status(did)[0] is False
     [progress] = here.root.rglob("progress.json")
     port = here.old_url.rpartition(":")[2]
-    progress.write_text(progress.read_text().replace(f"http://{OLD}:{port}", f"https://{OLD}"))  # not where one logs in
+    of_data = progress.read_text().replace(f"http://{OLD}:{port}", f"https://{OLD}")  # not the server of logins
+    progress.write_text(of_data)
     proxy.rule = _FAULTS[fault]
     assert here.run(f"{name}.{OLD}", here.answers(did)) == 1
     assert here.world.new.status(did) == (True, None)

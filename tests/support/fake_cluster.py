@@ -1,4 +1,4 @@
-"""DigitalOcean and Nomad with one clock, as a takeover sees them, and calls that fail or die where a test says so.
+"""DigitalOcean and Nomad with one clock, as a takeover sees them, and calls that fail or die as a test says.
 
 As strict as the API: a volume is attached to one droplet at most; a detach names the droplet that has the volume; a
 second action on a volume is refused while one is in progress (digitalocean/openapi, volume_actions; reports of

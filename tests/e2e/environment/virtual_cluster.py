@@ -1,6 +1,6 @@
 """A cluster's droplets in machine grade: a server or workers, each a virtual machine with the exact `user_data`.
 
-Beside the public interface each has a private one in the cluster's VPC, where it is alone. From a worker the reserved
+Beside the public interface each has a private one, alone in the cluster's VPC. From a worker the reserved
 address leads to a server of Nomad on this machine. A volume comes and goes while a machine runs, as a SCSI disk that
 QEMU plugs and unplugs: the kernel is told, and asked nothing.
 """

@@ -103,7 +103,7 @@ class Scenario:
 
     def begun(self, since: int) -> list[str]:
         """The actions on volume and address that the API began, by the request log from line `since`. To assign the
-        address again where it is changes nothing, and is not counted."""
+        address again to its droplet changes nothing, and is not counted."""
         found: list[str] = []
         for request in self.cluster.api.requests()[since:]:
             is_ours = request["path"].startswith(("/v2/volumes/", "/v2/reserved_ips/"))

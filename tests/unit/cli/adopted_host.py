@@ -59,7 +59,8 @@ class KilledError(BaseException):
 
 @dataclass
 class World:
-    """The account, the states and the stack files, as far as the two commands change them; `alone` is where it began.
+    """The account, the states and the stack files, as far as the two commands change them. `alone`: it begins with a
+    host of its own.
 
     Each of its calls refuses what would lose data or a host.
     """

@@ -1,4 +1,4 @@
-"""Living hosts in a Nomad that was restored from an older snapshot or filled again: they are left where they are."""
+"""Living hosts in a Nomad that was restored from an older snapshot or filled again: nothing moves them."""
 
 import pytest
 
