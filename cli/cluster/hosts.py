@@ -293,7 +293,7 @@ def _still_there(
         if since is not None and time.time() - since > DETACH_SECONDS:
             raise ClusterError(
                 f"The volume of host {host.name} is still not detached from droplet {host.carrier}. Delete that "
-                f"droplet, which detaches it for sure: `doctl compute droplet delete {host.carrier}`. Then run "
+                f"droplet, which always detaches the volume: `doctl compute droplet delete {host.carrier}`. Then run "
                 f"`./pds repair {cluster.stack}`. `pulumi up --stack {cluster.stack} --refresh` makes a new worker."
             )
     return there
@@ -312,10 +312,7 @@ def _stuck(cluster: Cluster, before: Mapping[str, int | None]) -> int:
     for name, droplet in before.items():
         if droplet is not None:
             print(f"  host {name} was on {cluster.worker(droplet)}, which may be off now")
-    print(
-        "Add a spare ('cluster.workers.spares'), or rebuild a retired worker ('cluster.workers.generations'), and run "
-        f"`pulumi up --stack {cluster.stack}`. Then `./pds repair {cluster.stack}` goes on."
-    )
+    print(f"Once the above is done, `./pds repair {cluster.stack}` continues.")
     return 1
 
 

@@ -68,6 +68,8 @@ class HostView:
     """The droplet that has the address."""
     actions: tuple[Action, ...]
     node: Node | None
+    cluster: str
+    """The cluster's stack, for the commands in messages."""
     unknown_since: float = 0.0
     """If there is no node: since when this program sees none. A Nomad that was restored or filled again may not know
     the nodes yet."""
@@ -169,14 +171,14 @@ def decide(
     and get no host until they are rebuilt. `heard` is about all hosts.
     """
     if host.is_busy:
-        return _in_progress(host, now)
+        return _in_progress(host, now, rules)
     if host.carrier is None:
         spare = choose_spare(droplets, retired)
         if spare is None:
-            return Step("ask", f"host {host.name}: no droplet has its volume, and there is no spare worker")
+            return Step("ask", f"host {host.name}: no droplet has its volume, and {no_spare(host.cluster)}")
         return Step("attach", f"host {host.name}: attach its volume to droplet {spare}", spare)
     if host.carrier not in droplets:
-        return Step("foreign", f"host {host.name}: its volume is on droplet {host.carrier}, no worker of this cluster")
+        return Step("foreign", _foreign(host), host.carrier)
     leaves = host.name in rules.leave
     if host.is_serving and not leaves:
         return _follow(host) or Step("fine", f"host {host.name} is on droplet {host.carrier}")
@@ -188,11 +190,12 @@ def decide(
     if heard.is_too_little and not leaves:
         return _follow(host) or Step("ask", _cut_off(host, heard))
     if choose_spare(droplets, retired) is None:
-        return Step("ask", f"host {host.name} is down, and there is no spare worker")
+        return Step("ask", f"host {host.name} is down, and {no_spare(host.cluster)}")
     if not leaves and host.first_detach is not None and now - host.first_detach > DETACH_SECONDS:
-        return Step("ask", _stuck(host))
+        return Step("ask", _stuck(host, rules))
     if host.carrier not in retired:
-        return Step("retire", f"host {host.name}: droplet {host.carrier} gets no host any more", host.carrier)
+        text = f"host {host.name}: droplet {host.carrier} is excluded from taking a host until it is rebuilt"
+        return Step("retire", text, host.carrier)
     return Step("detach", f"host {host.name}: detach its volume from droplet {host.carrier}", host.carrier)
 
 
@@ -206,10 +209,18 @@ def choose_spare(droplets: Mapping[int, Droplet], retired: Collection[int]) -> i
     return min(spares_of(droplets, retired), default=None)
 
 
-def _in_progress(host: HostView, now: float) -> Step:
+def no_spare(cluster: str, besides: str = "") -> str:
+    """That there is no spare, and what to do; `besides` is for whom the others are."""
+    return (
+        f"there is no spare worker{besides}. Raise 'cluster.workers.spares', or the generation of a worker that lost a "
+        f"host, and run `pulumi up --stack {cluster}`"
+    )
+
+
+def _in_progress(host: HostView, now: float, rules: Rules) -> Step:
     running = next(action for action in host.actions if action.status == "in-progress")
     if running.kind == "detach" and now - running.started > DETACH_SECONDS:
-        return Step("ask", _stuck(host))
+        return Step("ask", _stuck(host, rules))
     if now - running.started > DETACH_SECONDS:
         text = f"host {host.name}: the {running.kind} of its volume is not over after {DETACH_SECONDS} s"
         return Step("ask", f"{text}. Ask DigitalOcean's support to end it: volume {host.volume}")
@@ -231,30 +242,42 @@ def _not_yet(host: HostView, now: float, rules: Rules) -> str | None:
         return f"its node is not ready, and its volume was attached less than {SETTLE_SECONDS // 60} minutes ago"
     if host.node is None:
         seen = now - host.unknown_since < SETTLE_SECONDS
-        return f"Nomad does not know its node, for less than {SETTLE_SECONDS // 60} minutes" if seen else None
+        return f"Nomad has known no node for it for less than {SETTLE_SECONDS // 60} minutes" if seen else None
     if now - host.node.since < rules.after_seconds:
-        return f"its node is down, for less than {rules.after_seconds:.0f} s"
+        return f"its node has been down for less than {rules.after_seconds:.0f} s"
     return None
+
+
+def _foreign(host: HostView) -> str:
+    return (
+        f"host {host.name}: its volume is attached to droplet {host.carrier}, which is not a worker of this cluster. "
+        f"Run `doctl compute volume-action detach {host.volume} {host.carrier} --wait`, then "
+        f"`./pds repair {host.cluster}`"
+    )
 
 
 def _elsewhere(host: HostView, node: Node) -> str:
     """Nomad was restored from a snapshot of before a move: the host may be well, and its agent has to register."""
     return (
         f"host {host.name}: its node is ready and names droplet {node.droplet}, but its volume is on droplet "
-        f"{host.carrier}. Nothing is moved. If its clubs answer, run `./pds ssh STACK --host {host.name} -- systemctl "
-        "restart nomad.service`, which loses nothing. If not, run `./pds repair STACK`"
+        f"{host.carrier}. Nothing is moved. If its clubs answer, run `./pds ssh {host.cluster} --host {host.name} -- "
+        f"systemctl restart nomad.service`, which loses nothing. If not, run `./pds repair {host.cluster}`"
     )
 
 
 def _cut_off(host: HostView, heard: Heard) -> str:
     return (
         f"host {host.name}: {heard.down} of {heard.hosts} hosts are down. The servers themselves may be cut off, "
-        "so nothing is moved. If the hosts do not answer from elsewhere either, run `./pds repair STACK`"
+        f"so nothing is moved. If the hosts do not answer from elsewhere either, run `./pds repair {host.cluster}`"
     )
 
 
-def _stuck(host: HostView) -> str:
+def _stuck(host: HostView, rules: Rules) -> str:
+    # A caller that detaches nothing of its own accord is `up`, or `./pds repair` itself.
+    repair = f"Run `./pds repair {host.cluster}`. " if rules.may_detach else ""
+    # While it is in progress, DigitalOcean may hide the droplet.
+    droplet = f"droplet {host.carrier}" if host.carrier else "its droplet"
     return (
-        f"host {host.name}: its volume is still not detached from droplet {host.carrier} after {DETACH_SECONDS} s. Run "
-        "`./pds repair STACK`. Deleting that droplet detaches the volume for sure"
+        f"host {host.name}: its volume is still not detached from {droplet} after {DETACH_SECONDS} s. "
+        f"{repair}Deleting that droplet always detaches the volume"
     )

@@ -16,6 +16,7 @@ from components.takeover.decide import (
     Rules,
     Step,
     decide,
+    no_spare,
     spares_of,
 )
 from components.takeover.services import Refused, Unavailable
@@ -112,7 +113,9 @@ class Passes:
         if node is not None:
             self._unknown.pop(place.name, None)
         since = 0.0 if node else self._unknown.setdefault(place.name, self.now())
-        return HostView(place.name, place.volume, place.address, carrier, address_at, actions, node, since)
+        return HostView(
+            place.name, place.volume, place.address, carrier, address_at, actions, node, cluster_of(self.tag), since
+        )
 
     def retired(self) -> dict[int, str]:
         """Droplets that lost a host, and which one."""
@@ -137,7 +140,7 @@ class Passes:
             items["retired"] = json.dumps({str(number): name for number, name in sorted(retired.items())})
             if self.servers.write(items, index):
                 return
-        raise Unavailable("the variable takeover/state changes all the time")
+        raise Unavailable("Another program keeps changing the Nomad variable takeover/state")
 
     def take_lease(self) -> bool:
         """Whether this program may act now. Only for order: each step is safe with two programs at once. Raises
@@ -187,8 +190,8 @@ class Passes:
             before = self.places if step.kind == "retire" else self.places[: self.places.index(place)]
             promised = self._promised(place, droplets, retired, before)
             if len(spares_of(droplets, retired)) <= len(promised):
-                text = f"host {place.name} is down, and there is no spare worker beside that for {', '.join(promised)}"
-                step = Step("ask", text)
+                besides = f" besides that for {', '.join(promised)}"
+                step = Step("ask", f"host {place.name} is down, and {no_spare(host.cluster, besides)}")
         return host, step
 
     def _promised(
@@ -258,6 +261,11 @@ class Passes:
 
 def _retired(items: Mapping[str, str]) -> dict[int, str]:
     return {int(number): name for number, name in json.loads(items.get("retired", "{}")).items()}
+
+
+def cluster_of(tag: str) -> str:
+    """The stack of the cluster whose workers have this tag (`worker_tag`, components/render/cluster/user_data.py)."""
+    return tag.removeprefix("pds-").removesuffix("-worker")
 
 
 def places_of(hosts: Mapping[str, Mapping[str, str]]) -> tuple[ClusterHost, ...]:

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 
 from components.takeover.decide import DETACH_SECONDS, Rules, Step
-from components.takeover.passes import Passes, places_of
+from components.takeover.passes import Passes, cluster_of, places_of
 from components.takeover.services import API, DigitalOcean, NomadServers, Refused, Unavailable
 
 _PAUSE, _PAUSE_WHILE_MOVING = 5.0, 1.0
@@ -37,8 +37,8 @@ _REQUEST_ID = re.compile(r'"request_id":\s*"[^"]*"')
 class Reporter:
     """Prints each message, and sends those for a person; the same one again only after a while."""
 
-    def __init__(self, send: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
-        self._send, self._now = send, now
+    def __init__(self, cluster: str, send: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._cluster, self._send, self._now = cluster, send, now
         self._last: dict[str, float] = {}
         self._waits: dict[str, float] = {}
 
@@ -49,13 +49,13 @@ class Reporter:
             if step.kind != "fine":
                 self.tell(step.text, urgent=step.kind in ("ask", "foreign", "refused"))
         elif self._now() - self._waits.setdefault(host, self._now()) > DETACH_SECONDS:
-            self.tell(f"{step.text}. It has been waiting for more than {DETACH_SECONDS // 60} minutes", urgent=True)
+            self.tell(_no_progress(host, step.text), urgent=True)
         else:
             self._once(step.text, print)
 
     def tell(self, text: str, *, urgent: bool) -> None:
         """Send `text` to a person."""
-        self._once(f"{'A person has to act: ' if urgent else ''}{text}.", self._printed)
+        self._once(f"Cluster {self._cluster}{', action required' if urgent else ''}: {text}.", self._printed)
 
     def _printed(self, text: str) -> None:
         print(text, flush=True)
@@ -67,6 +67,12 @@ class Reporter:
         if key not in self._last:
             self._last[key] = now
             do(text)
+
+
+def _no_progress(host: str, text: str) -> str:
+    console = ". Check the worker's console" if " node " in text else ""
+    what = text.replace(f"host {host}: ", f"host {host}, ", 1)
+    return f"no progress for {DETACH_SECONDS // 60} minutes: {what}{console}"
 
 
 def sender(url: str) -> Callable[[str], None]:
@@ -110,7 +116,7 @@ def pause(hosts: int, *, moving: bool) -> float:
 def main() -> int:
     """Run for ever."""
     passes = passes_of(os.environ)
-    reporter = Reporter(sender(os.environ.get("TAKEOVER_NOTIFY_URL", "")))
+    reporter = Reporter(cluster_of(passes.tag), sender(os.environ.get("TAKEOVER_NOTIFY_URL", "")))
     passes.tell = reporter.report
     print(f"watching {', '.join(place.name for place in passes.places)}", flush=True)
     while True:  # no deadline: it watches as long as the cluster is there

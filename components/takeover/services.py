@@ -59,7 +59,7 @@ class Http:
             said = _said(error)
             if error.code == 404 and method == "GET":
                 return None
-            message = f"{method} {self._base}{path.partition('?')[0]} was answered with {error.code}: {said[:200]}"
+            message = f"{method} {self._base}{path.partition('?')[0]} returned {error.code}: {said[:200]}"
             if error.code == 429 or error.code >= 500:
                 raise Unavailable(message) from None
             raise Refused(error.code, message) from None
@@ -68,7 +68,7 @@ class Http:
         try:
             return json.loads(text) if text else {}
         except ValueError:
-            raise Unavailable(f"{self._base}{path} answered what is no JSON") from None
+            raise Unavailable(f"{self._base}{path} did not return JSON") from None
 
 
 class DigitalOcean:

@@ -37,14 +37,15 @@ def place(nomad: Mapping[str, Any], hosts: Hosts, tag: str, seconds: float) -> N
 
     def look() -> list[Step]:
         steps = once(passes)
-        for step in steps:
+        for host, step in zip(passes.places, steps, strict=True):
             if step.kind in ("attach", "assign") and step.text not in shown:
                 shown.add(step.text)
                 show(step.text)
             if step.kind == "foreign":
                 raise ServiceError(
-                    f"{step.text[0].upper()}{step.text[1:]}. It stays there. `./pds adopt` moves a host with a droplet "
-                    "of its own into a cluster. If that droplet is lost, delete it, which detaches the volume."
+                    f"Host {host.name}: its volume is attached to droplet {step.droplet}, which is not a worker of "
+                    "this cluster. It stays there. `./pds adopt` moves a host with a droplet of its own into a "
+                    "cluster. If that droplet is lost, delete it, which detaches the volume."
                 )
             if step.kind == "refused":
                 raise ServiceError(f"{step.text[0].upper()}{step.text[1:]}.")

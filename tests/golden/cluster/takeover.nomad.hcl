@@ -56,19 +56,19 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:31a597ebda0fd855414d773a29d3984cfdb55533d786d955897a5091576f2f35
+        script "components/takeover/decide.py" sha256:bff36b2d663965b637f833c3cc9cf62bfefb64e69342433036bc0e3f802f12ae
       }
 
       template {
-        script "components/takeover/passes.py" sha256:644df2108badc453248741de486f6d89ea21dd77155315e30a187b04f19d866b
+        script "components/takeover/passes.py" sha256:976733bac191d44c679ccd236f188d216f405a25899b0132608f1dd1760326ca
       }
 
       template {
-        script "components/takeover/program.py" sha256:bf5f0b978690ee9f526d36d47f4bfd1626123f4a34fb091539b2229fd7e51384
+        script "components/takeover/program.py" sha256:a59fd7637c019508d66b04f27266d2f17a53ebcaff912f60e76adb4d69fa04fb
       }
 
       template {
-        script "components/takeover/services.py" sha256:f02270bcca5954881d2dbd07ec1848b0ea99d8d6669f214345ed73c14cd46e91
+        script "components/takeover/services.py" sha256:f89f67fe8ab40ffb830bcdafca30ab849d0480e3fdf19a9ca517ccacc87c9d4b
       }
 
       template {

@@ -137,8 +137,8 @@ def test_repair_without_a_spare_changes_nothing(account: FakeCluster, capsys: py
     assert account.volumes["a"].carrier == 1
     said = capsys.readouterr().out
     assert "host a was on worker 1, droplet 1" in said
-    assert "Add a spare" in said
-    assert "`./pds repair fleet` goes on" in said
+    assert "there is no spare worker. Raise 'cluster.workers.spares'" in said
+    assert "`./pds repair fleet` continues" in said
 
 
 def test_repair_of_two_hosts_with_one_spare_moves_one_and_leaves_the_other_where_it_is(

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from components.render.cluster.user_data import worker_tag
 from components.takeover.decide import Rules, Step
-from components.takeover.passes import Passes
+from components.takeover.passes import Passes, cluster_of
 from components.takeover.program import Reporter, passes_of, pause, sender
 from components.takeover.services import Refused, Unavailable
 from tests.support.fake_cluster import FakeCluster
@@ -51,42 +52,71 @@ def _asked(asked: list[str], name: str, answer: Callable[..., Any], *arguments: 
 def test_tells_a_person_each_step_and_a_question_again_after_a_while() -> None:
     sent: list[str] = []
     now = [0.0]
-    reporter = Reporter(sent.append, lambda: now[0])
+    reporter = Reporter("fleet", sent.append, lambda: now[0])
     for _ in range(3):
         for step in (Step("fine", "a"), Step("wait", "b"), Step("attach", "host a: attach"), Step("ask", "no spare")):
             reporter.report("a", step)
         now[0] += 5
-    assert sent == ["host a: attach.", "A person has to act: no spare."]
+    assert sent == ["Cluster fleet: host a: attach.", "Cluster fleet, action required: no spare."]
     now[0] += 600
     reporter.report("a", Step("ask", "no spare"))
-    assert sent[2:] == ["A person has to act: no spare."]
+    assert sent[2:] == ["Cluster fleet, action required: no spare."]
 
 
 def test_tells_a_person_what_is_waited_for_too_long() -> None:
     sent: list[str] = []
     now = [0.0]
-    reporter = Reporter(sent.append, lambda: now[0])
+    reporter = Reporter("fleet", sent.append, lambda: now[0])
     for _ in range(60):
         now[0] += 5
         reporter.report("a", Step("wait", "host a: attach: refused"))
-        reporter.report("b", Step("wait" if now[0] % 50 else "fine", "host b: its node is down"))
+        reporter.report(
+            "b", Step("wait" if now[0] % 50 else "fine", "host b: its node has been down for less than 60 s")
+        )
         reporter.report("", Step("wait", "another takeover holds the lease"))
     assert sent == []
     now[0] += 10
     reporter.report("a", Step("wait", "host a: attach: refused"))
-    reporter.report("b", Step("wait", "host b: its node is down"))
-    assert sent == ["A person has to act: host a: attach: refused. It has been waiting for more than 5 minutes."]
+    reporter.report("b", Step("wait", "host b: its node has been down for less than 60 s"))
+    assert sent == ["Cluster fleet, action required: no progress for 5 minutes: host a, attach: refused."]
     reporter.report("", Step("wait", "another takeover holds the lease"))
     assert len(sent) == 2
+
+
+def test_names_the_console_if_a_node_is_what_is_waited_for() -> None:
+    sent: list[str] = []
+    now = [0.0]
+    reporter = Reporter("fleet", sent.append, lambda: now[0])
+    for _ in range(2):
+        reporter.report("a", Step("wait", "host a: its node is not ready"))
+        now[0] += 301
+    assert sent == [
+        "Cluster fleet, action required: no progress for 5 minutes: host a, its node is not ready. Check the worker's "
+        "console."
+    ]
+
+
+def test_a_message_names_the_cluster_and_the_commands_to_run() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=2)
+    cluster.cut_power(1)
+    cluster.pass_time(61)
+    sent: list[str] = []
+    tag = worker_tag("fleet")
+    reporter = Reporter(cluster_of(tag), sent.append, cluster.now)
+    Passes(cluster, cluster, cluster.places, tag, Rules(), "job", cluster.now, tell=reporter.report).once()
+    assert sent == [
+        "Cluster fleet, action required: host a is down, and there is no spare worker. Raise 'cluster.workers.spares', "
+        "or the generation of a worker that lost a host, and run `pulumi up --stack fleet`."
+    ]
 
 
 def test_a_refusal_is_the_same_whatever_number_its_request_has() -> None:
     sent: list[str] = []
     now = [0.0]
-    reporter = Reporter(sent.append, lambda: now[0])
+    reporter = Reporter("fleet", sent.append, lambda: now[0])
     for number in range(100):
         now[0] += 5
-        reporter.tell(f'answered with 403: {{"id":"forbidden","request_id":"{number}"}}', urgent=True)
+        reporter.tell(f'returned 403: {{"id":"forbidden","request_id":"{number}"}}', urgent=True)
     assert len(sent) == 1
     assert len(reporter._last) == 1, "a program that runs for months keeps no list of them"
 
@@ -99,17 +129,22 @@ def test_a_whole_takeover_is_told_although_nothing_is_known_of_another_host(monk
 
     def fails(volume: str) -> int | None:
         if volume == "b":
-            raise Unavailable("GET b was answered with 500")
+            raise Unavailable("GET b returned 500")
         return carrier(volume)
 
     monkeypatch.setattr(cluster, "carrier", fails)
     sent: list[str] = []
-    reporter = Reporter(sent.append, cluster.now)
+    reporter = Reporter("fleet", sent.append, cluster.now)
     passes = Passes(cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now, tell=reporter.report)
     for _ in range(8):
         passes.once()
         cluster.pass_time(5)
-    assert [text.partition(": ")[2].split()[0] for text in sent] == ["droplet", "detach", "attach", "assign"]
+    assert [text.removeprefix("Cluster fleet: host a: ").split()[0] for text in sent] == [
+        "droplet",
+        "detach",
+        "attach",
+        "assign",
+    ]
 
 
 def test_a_step_is_told_before_the_next_host_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

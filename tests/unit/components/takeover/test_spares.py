@@ -106,7 +106,7 @@ def test_a_volume_that_is_being_attached_still_needs_its_spare() -> None:
     assert _passes(cluster).spare_for(cluster.places[0]) is None
 
 
-GONE, SILENT = Refused(404, "volume a does not exist"), Unavailable("GET volume a was answered with 500")
+GONE, SILENT = Refused(404, "volume a does not exist"), Unavailable("GET volume a returned 500")
 
 
 @pytest.mark.parametrize(("error", "kind"), [(GONE, "refused"), (SILENT, "wait")], ids=["gone", "silent"])

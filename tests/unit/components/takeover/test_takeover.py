@@ -282,6 +282,17 @@ def test_a_detach_that_does_not_end_asks_a_person_and_attaches_nothing() -> None
     assert "attach" not in [step.kind for step in steps]
 
 
+def test_the_advice_to_run_repair_is_not_for_repair_itself() -> None:
+    cluster = _cut()
+    cluster.detaches_never_end = True
+    cluster.detach("a", 1)
+    cluster.pass_time(DETACH_SECONDS + 10)
+    job, repair = (_passes(cluster, "", Rules(may_detach=may)).once()[0] for may in (True, False))
+    assert "Run `./pds repair workers`" in job.text
+    assert "./pds repair" not in repair.text
+    assert "Deleting that droplet always detaches the volume" in repair.text
+
+
 def test_a_detach_that_failed_in_an_earlier_outage_does_not_stop_the_takeover() -> None:
     cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
     cluster.volumes["a"].actions.append(Action("detach", "errored", cluster.time - 86_400))
