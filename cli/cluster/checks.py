@@ -115,7 +115,8 @@ def servers(subject: ClusterSubject) -> CheckVerdict:
 
 def carried(subject: ClusterSubject, host: str) -> CheckVerdict:
     """Check that a worker has the volume and the address, and that the node is ready there."""
-    view, repair = subject.host(host), f"`./pds repair {subject.cluster.stack}` moves it to a spare."
+    view, command = subject.host(host), f"`./pds repair {subject.cluster.stack}`"
+    repair = f"{command} moves it to a spare."
     if view is None:
         return failed(f"no `up` has made it yet. Run `pulumi up --stack {subject.cluster.stack}`.")
     if view.carrier is None:
@@ -126,7 +127,7 @@ def carried(subject: ClusterSubject, host: str) -> CheckVerdict:
     if not view.is_serving:
         return failed(f"its volume is on {where}, and its node is not ready. {repair}")
     if view.address_at != view.carrier:
-        return failed(f"it is on {where}, and {view.address} leads elsewhere. {repair}")
+        return failed(f"it is on {where}, and {view.address} leads elsewhere. {command} assigns it to that droplet.")
     return passed(f"on {where}, with its volume and {view.address}; {subject.cluster.clubs_on(host)}")
 
 

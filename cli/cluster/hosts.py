@@ -133,23 +133,28 @@ def lines(cluster: Cluster) -> list[str]:
 
 
 def repair(stack: Stack, *, yes: bool) -> int:
-    """Bring hosts that are down back on spares. Returns 0 if all is well in the end, 1 if something is left to do."""
+    """Bring hosts that are down back on spares, and assign each address to the droplet that has the host's volume.
+    Returns 0 if all is well in the end, 1 if something is left to do."""
     cluster = Cluster.of(stack)
     for line in lines(cluster):
         print(line)
     passes = cluster.passes()
     found, unknown = looks(passes)
     down = sorted(name for name, host in found.items() if not host.is_serving)
-    if not down and unknown:
+    astray = sorted(name for name, host in found.items() if host.is_serving and host.address_at != host.carrier)
+    if not down and not astray and unknown:
         print(f"\nNothing to repair on the other hosts: look at {', '.join(unknown)} first.")
         return 1
-    if not down:
-        print("\nNothing to repair: every host is on a worker, and its node is ready.")
+    if not down and not astray:
+        print("\nNothing to repair: the node of every host is ready, and its address leads to it.")
         return 0
     # A takeover may have attached it a moment ago. To move it again would need one more spare.
     starting = {name for name in down if time.time() - found[name].attached_at < _START_SECONDS}
     before = {name: None if name in starting else found[name].carrier for name in down}
+    before |= dict.fromkeys(astray)  # they stay on their droplets
     print()
+    if astray:
+        print(f"Address elsewhere: {', '.join(astray)}. Each is assigned to the droplet that has the host's volume.")
     if starting:
         print(f"Just attached: {', '.join(sorted(starting))}. Their nodes are waited for.")
     if others := sorted(set(down) - starting):
@@ -243,7 +248,7 @@ def _move(cluster: Cluster, before: Mapping[str, int | None], *, only_down: bool
 def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None], only_down: bool) -> int:
     shown: set[str] = set()
     requested: dict[str, float] = {}
-    waiting, reason = set(before), ""
+    waiting, reason, waits = set(before), "", ""
     end = time.monotonic() + _READY_SECONDS
     while time.monotonic() < end:
         passes = cluster.passes()
@@ -261,9 +266,11 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None], only_
                 return 0
             steps = _steps(cluster.passes(leave=_still_there(cluster, found, before, requested) - stayed))
             reason = " ".join(unknown.values())
-            for place, step in zip(passes.places, steps, strict=False):
+            pairs = [(place.name, step) for place, step in zip(passes.places, steps, strict=False)]
+            waits = " ".join(f"{step.text}." for name, step in pairs if step.kind == "wait" and name in waiting)
+            for name, step in pairs:
                 if step.kind == "detach":
-                    requested.setdefault(place.name, time.time())
+                    requested.setdefault(name, time.time())
         except _NoAnswerError as error:
             steps, reason = [], str(error)
         for text in [step.text for step in steps if step.kind not in ("fine", "wait")] or [reason]:
@@ -276,7 +283,7 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None], only_
             return _stuck(cluster, before)
         # A pass asks about each host; the view above asks about those that wait once more.
         time.sleep(pause(len(passes.places) + len(waiting), moving=True))
-    print(f"{', '.join(sorted(waiting))}: not ready after {_READY_SECONDS:.0f} s. {reason}".rstrip())
+    print(f"{', '.join(sorted(waiting))}: not ready after {_READY_SECONDS:.0f} s. {reason or waits}".rstrip())
     print(f"Look at its droplet's console. `./pds repair {cluster.stack}` goes on.")
     return 1
 

@@ -1,9 +1,10 @@
 """DigitalOcean and Nomad with one clock, as a takeover sees them, and calls that fail or die as a test says.
 
 As strict as the API: a volume is attached to one droplet at most; a detach names the droplet that has the volume; a
-second action on a volume is refused while one is in progress (digitalocean/openapi, volume_actions; reports of
-'Attachment not found' and 'pending event' in digitalocean/doctl#207 and csi-digitalocean). An action takes some
-seconds, and shows its result when it is completed.
+second action on a volume or an address is refused while one is in progress (digitalocean/openapi, volume_actions and
+reserved_ip_actions; reports of 'Attachment not found' and 'pending event' in digitalocean/doctl#207 and
+csi-digitalocean). A droplet has one reserved IP. An action takes some seconds, and shows its result when it is
+completed.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ class _Volume:
     """The carrier once the action in progress is completed."""
     ready_at: float = 0.0
     address_at: int | None = None
+    assigning: tuple[int, float] | None = None
+    """The droplet that the address is being assigned to, and since when."""
 
 
 class FakeCluster:
@@ -77,6 +80,8 @@ class FakeCluster:
     def pass_time(self, seconds: float) -> None:
         self.time += seconds
         for name, volume in self.volumes.items():
+            if volume.assigning and self.time - volume.assigning[1] >= ACTION_SECONDS:
+                volume.address_at, volume.assigning = volume.assigning[0], None
             action = next((item for item in volume.actions if item.status == "in-progress"), None)
             if action is None or self.time - action.started < ACTION_SECONDS:
                 continue
@@ -165,7 +170,12 @@ class FakeCluster:
 
     def assign(self, address: str, droplet: int) -> None:
         self._call()
-        self.volumes[address.removeprefix("ip-")].address_at = droplet
+        found = self.volumes[address.removeprefix("ip-")]
+        if found.assigning:
+            raise Refused(422, "The reserved IP already has a pending event.")
+        if any(other.address_at == droplet for other in self.volumes.values() if other is not found):
+            raise Refused(422, "The Droplet already has a reserved IP.")
+        found.assigning = (droplet, self.time)
         self._called()
 
     def node(self, datacenter: str) -> Node | None:

@@ -154,7 +154,7 @@ def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
         (_answer(AUTOPILOT, (500, "No cluster leader")), "servers", "Is there a leader?"),
         (_cut_power, "host a", "its node is not ready. `./pds repair fleet`"),
         (_take_volume, "host a", "no droplet has its volume"),
-        (_move_address, "host a", "ip-a leads elsewhere"),
+        (_move_address, "host a", "ip-a leads elsewhere. `./pds repair fleet` assigns it to that droplet"),
         (_answer(STATS, _stats(81)), "disk a", "Raise 'cluster.hosts.a.volume_gib'"),
         (_answer("GET /v1/job/caddy/allocations?namespace=host-b", (200, [])), "ingress b", "job caddy does not run"),
         (_retire, "spares", "0 of 1 are ready. worker 3, droplet 3 lost host b: raise its number"),

@@ -1,5 +1,6 @@
 """`./pds repair` and the lines of `list` for a cluster, on services with a clock of their own."""
 
+import json
 import time
 from typing import Any
 
@@ -214,6 +215,62 @@ def test_repair_gives_up_if_each_of_its_detaches_fails(account: FakeCluster) -> 
     with pytest.raises(ClusterError, match="doctl compute droplet delete 1"):
         hosts.repair(_stack(), yes=True)
     assert len(account.volumes["a"].actions) > 2, "it requested the detach again and again"
+
+
+@pytest.mark.parametrize("at", [3, None], ids=["on a spare", "on no droplet"])
+def test_repair_assigns_an_address_to_the_droplet_that_has_the_volume(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: int | None
+) -> None:
+    account.volumes["a"].address_at = at
+    monkeypatch.setattr(click, "confirm", lambda _text: pytest.fail("nothing is taken away, so nothing is asked"))
+    assert hosts.repair(_stack(), yes=False) == 0
+    assert account.is_serving("a")
+    assert [action.kind for action in account.volumes["a"].actions] == ["attach"], "the host stays where it is"
+    said = capsys.readouterr().out
+    assert "host a: assign ip-a to droplet 1" in said
+    assert "Nothing to repair" not in said
+
+
+def test_repair_that_assigns_an_address_holds_the_lease_and_gives_it_back(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.volumes["a"].address_at = 3
+    account.items["lease"] = f'{{"holder": "job", "until": {account.time + 60}}}'
+    assign, held = account.assign, []
+
+    def watched(address: str, droplet: int) -> None:
+        held.append(json.loads(account.items["lease"])["holder"])
+        assign(address, droplet)
+
+    monkeypatch.setattr(account, "assign", watched)
+    assert hosts.repair(_stack(), yes=True) == 0
+    assert held == ["me"], "the job waits meanwhile"
+    assert json.loads(account.items["lease"])["until"] <= account.time
+
+
+def test_repair_moves_no_host_that_dies_while_its_address_is_assigned(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", account.now)
+    account.volumes["a"].address_at = 3
+    assign = account.assign
+
+    def dies(address: str, droplet: int) -> None:
+        account.cut_power(1)
+        assign(address, droplet)
+
+    monkeypatch.setattr(account, "assign", dies)
+    assert hosts.repair(_stack(), yes=True) == 1
+    assert account.volumes["a"].carrier == 1, "the operator was not asked about a move"
+
+
+def test_repair_names_the_refusal_of_an_address_that_cannot_be_assigned(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(time, "monotonic", account.now)
+    account.volumes["a"].address_at, account.volumes["b"].address_at = 2, 1
+    assert hosts.repair(_stack(), yes=True) == 1
+    assert "assign ip-a to droplet 1: refused (The Droplet already has a reserved IP.)" in capsys.readouterr().out
 
 
 def test_repair_takes_the_lease_of_the_job(account: FakeCluster) -> None:
