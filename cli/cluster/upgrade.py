@@ -89,9 +89,8 @@ class Upgrade:
         )
 
     def unready(self) -> list[str]:
-        """The hosts that are not ready on their workers, or are moved just now. Raises ClusterError."""
-        found = self.views().items()
-        return [name for name, host in found if host.is_busy or not host.is_serving or host.address_at != host.carrier]
+        """Why hosts are not ready on their workers, a sentence each. Raises ClusterError."""
+        return [fault for host in self.views().values() if (fault := _unready(host, self.stack.name))]
 
     def set(self, *path: str, value: int) -> None:
         """Write a number of the section `cluster` into the stack file, and `up`. Raises StackError, StackFileError."""
@@ -110,7 +109,7 @@ class Upgrade:
 
 
 def upgrade(stack: Stack, *, yes: bool, settle_seconds: float) -> int:
-    """Rebuild every droplet of the cluster. Returns 0 if all are rebuilt, 1 if something is left to do.
+    """Rebuild the workers, and the servers if there are three. Returns 0 if all are rebuilt, 1 if something is left.
 
     Raises ClusterError, StackError, StackFileError, ServiceError.
     """
@@ -135,14 +134,15 @@ def upgrade(stack: Stack, *, yes: bool, settle_seconds: float) -> int:
             print(f"\nRepeat `./pds upgrade {stack.name}` to continue.")
             return 1
     run.api.request("DELETE", f"/v1/var/{_VARIABLE}")
-    print("\nEvery droplet is rebuilt, and every host is ready.")
+    servers = f" and all {run.options.servers.count} servers" if run.options.servers.count > 1 else ""
+    print(f"\nAll workers{servers} are rebuilt, and every host is ready.")
     return 0
 
 
 def _finish_last(run: Upgrade) -> None:
     """Apply what the interrupted run wrote into the stack file. Raises ClusterError, StackError."""
     if not run.options.takeover and (unready := run.unready()):
-        raise ClusterError(f"Host {unready[0]} is not ready on its worker. `./pds repair {run.stack.name}` first.")
+        raise ClusterError(unready[0])
     with DigitalOceanAccount(run.cluster.token) as account:
         lost = [number for number in _all(run) if account.get(f"droplets/{number}") is None]
     # A droplet that is gone was being replaced. If all are there, `up` may begin with a server.
@@ -208,9 +208,7 @@ def _faults(run: Upgrade) -> list[str]:
         faults.append(
             f"The servers are not healthy: `./pds nomad {run.stack.name} -- operator autopilot health` shows why."
         )
-    faults += [
-        f"Host {name} is not ready on its worker. `./pds repair {run.stack.name}` first." for name in run.unready()
-    ]
+    faults += run.unready()
     passes = run.cluster.passes()
     if not spares_of(passes.cloud.workers(passes.tag), passes.retired()):
         faults.append(
@@ -251,6 +249,17 @@ def _do(run: Upgrade, task: Task) -> bool:
 
 def _ready(run: Upgrade) -> bool | None:
     return None if run.unready() else True
+
+
+def _unready(host: HostView, stack: str) -> str:
+    """Why the host is not ready on its worker, with the remedy; empty if it is."""
+    if host.is_busy:
+        return f"Host {host.name}: an action on its volume is in progress. Repeat the command when it is over."
+    if not host.is_serving:
+        return f"Host {host.name}: its node is not ready. Run `./pds repair {stack}` first."
+    if host.address_at != host.carrier:
+        return f"Host {host.name}: {host.address} does not lead to its droplet. Run `./pds repair {stack}` first."
+    return ""
 
 
 def _joined(run: Upgrade, before: frozenset[str]) -> frozenset[str] | None:

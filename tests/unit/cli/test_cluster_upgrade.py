@@ -13,7 +13,7 @@ import yaml
 from cli.cluster import hosts, upgrade
 from cli.cluster.hosts import Cluster, ClusterError
 from cli.lib.stack import EngineResult
-from components.takeover.decide import Rules
+from components.takeover.decide import Action, Rules
 from components.takeover.passes import UPGRADE, Passes
 from offline.stackfile import parse_settings, read_text
 from tests.support.fake_cluster import FakeCluster, KilledError
@@ -217,8 +217,11 @@ def _run(world: Any) -> int:
 ORDER = ["server 2", "server 3", "server 1", "worker 3", "worker 1", "worker 2"]
 
 
-def test_rebuilds_servers_then_spares_then_each_host_s_worker(world: _World) -> None:
+def test_rebuilds_servers_then_spares_then_each_host_s_worker(
+    world: _World, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _run(world) == 0
+    assert "All workers and all 3 servers are rebuilt, and every host is ready." in capsys.readouterr().out
     assert world.rebuilt == ORDER
     assert world.endpoint == 2, "another server was named before the first was rebuilt"
     assert world.fake.is_serving("a")
@@ -292,14 +295,26 @@ def test_the_only_server_is_left_alone(
     world = _world(tmp_path, monkeypatch, servers=1)
     assert _run(world) == 0
     assert world.rebuilt == ["worker 3", "worker 1", "worker 2"]
-    assert "The only server has Nomad's state and is not rebuilt" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "The only server has Nomad's state and is not rebuilt" in said
+    assert "All workers are rebuilt, and every host is ready." in said
+
+
+def _address_elsewhere(world: _World) -> None:
+    world.fake.volumes["a"].address_at = 3
+
+
+def _action(world: _World) -> None:
+    world.fake.volumes["a"].actions.append(Action("resize", "in-progress", world.fake.time))
 
 
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
         (lambda world: setattr(world, "healthy", False), "The servers are not healthy"),
-        (lambda world: world.fake.cut_power(1), "Host a is not ready on its worker"),
+        (lambda world: world.fake.cut_power(1), r"Host a: its node is not ready\. Run `\./pds repair fleet` first"),
+        (_address_elsewhere, r"Host a: ip-a does not lead to its droplet\. Run `\./pds repair fleet` first"),
+        (_action, r"Host a: an action on its volume is in progress\. Repeat the command when it is over"),
         (lambda world: world.fake.items.update(retired='{"3": "b"}'), "There is no spare worker"),
         (lambda world: setattr(world, "changes_pending", True), "changes that are not applied"),
     ],
