@@ -60,8 +60,7 @@ def give_away(stack: str, droplet: int, address: str, handover: Sequence[str]) -
     if code:
         raise VolumeError(
             f"The command on droplet {droplet} ended with {code}. Nothing was changed. The firewall opens ssh to "
-            "'operators.cidrs' only. A droplet that was built by an older version of this program has to be rebuilt "
-            "first (its generation)."
+            "'operators.cidrs' only."
         )
 
 

@@ -89,9 +89,11 @@ def _planned(cluster: Stack, host: str, target: Stack, fleet: Settings) -> Relea
     if known is None:
         raise ReleaseError(f"{cluster.name} has no host {host}. Nothing was changed.")
     if target.name not in names:
+        if not names:
+            raise ReleaseError(f"No stack is on host {host}, so it cannot be released. Nothing was changed.")
         raise ReleaseError(
-            f"{target.name} is not on host {host}: {', '.join(names) or 'no stack is'}. The droplet needs a PDS of its "
-            "own: name one of them with --to."
+            f"{target.name} is not on host {host}. Name a stack that is: --to {' or --to '.join(names)}. Nothing was "
+            "changed."
         )
     return Release(
         cluster=cluster,

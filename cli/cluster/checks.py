@@ -236,7 +236,10 @@ def token(subject: ClusterSubject) -> CheckVerdict:
             f"{error}. Create another token with the scopes in docs/guide/cluster.md: `pulumi config set --secret "
             f"--path cluster.takeover.token --stack {subject.cluster.stack}`, then `pulumi up`."
         )
-    return passed("accepted for all that a takeover reads; its rights to change are known only when it uses them")
+    return passed(
+        "accepted for all that a takeover reads. `pulumi up` tried its rights to detach, attach and assign when it was "
+        "set"
+    )
 
 
 def clubs(subject: ClusterSubject) -> CheckVerdict:

@@ -180,15 +180,20 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
     carrier = view.carrier
     if carrier is not None and carrier not in answered(lambda: passes.cloud.workers(passes.tag)):
         raise ClusterError(
-            f"The volume of host {host} is on droplet {carrier}, which is no worker of this cluster. Detach it there "
-            "first. Nothing was changed."
+            f"The volume of host {host} is attached to droplet {carrier}, which is not a worker of this cluster. "
+            f"Nothing was changed. Run `doctl compute volume-action detach {place.volume} {carrier} --wait`, then "
+            f"`./pds repair {stack.name}`."
         )
     if view.is_busy:
         raise ClusterError(f"An action on the volume of host {host} is in progress. Nothing was changed. Try again.")
     spare = answered(lambda: passes.spare_for(place))
     if spare is None:
-        raise ClusterError("There is no spare worker. Nothing was changed. Raise 'cluster.workers.spares', then `up`.")
-    print(f"Host {host} moves from {cluster.worker(carrier)} to {cluster.worker(spare)}. Its clubs are away meanwhile.")
+        raise ClusterError(
+            "There is no free spare worker. Nothing was changed. Raise 'cluster.workers.spares', or the generation of "
+            f"a worker that lost a host, and run `pulumi up --stack {stack.name}`."
+        )
+    move = f"is on {cluster.worker(carrier)}" if carrier else "is on no droplet"
+    print(f"Host {host} {move}. It moves to {cluster.worker(spare)}. Its clubs are down until then.")
     if not yes and not click.confirm("Move it?"):
         return 1
     began = time.monotonic()

@@ -10,6 +10,7 @@ from cli.migrate.servers import NewServer, OldServer
 from cli.migrate.xrpc import CallRefusedError
 
 _SHOWN = 10
+_KEPT = "not of these two servers; stays first. Remove it with `goat` if it is not the member's"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def _identity(old: OldServer, new: NewServer, change: IdentityChange) -> list[st
     content = change.content
     lines = [f"server {content['services']['atproto_pds']['endpoint']}, handle {content['alsoKnownAs'][0]}"]
     for key in content["rotationKeys"]:
-        owner = "of neither server, so the member's; stays first" if key in change.kept else f"of {new.host}"
+        owner = _KEPT if key in change.kept else f"of {new.host}"
         lines.append(f"rotation key {key}: {owner}")
     lines += [f"rotation key {key}: of {old.host}, removed" for key in change.removed]
     if not change.kept:

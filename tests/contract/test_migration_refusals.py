@@ -160,7 +160,7 @@ def test_a_rotation_key_that_is_added_after_the_list_is_never_dropped(
     here.said.clear()
     assert here.run(f"{name}.{OLD}", here.answers(did)) == 0
     assert directory_data(here.world.directory.url, did)["rotationKeys"] == [MEMBER_KEY, NEW_KEY]
-    assert f"rotation key {MEMBER_KEY}: of neither server" in here.output
+    assert f"rotation key {MEMBER_KEY}: not of these two servers; stays first" in here.output
 
 
 @one_direction
@@ -171,5 +171,5 @@ def test_a_rotation_key_that_is_added_while_it_copies_is_on_the_list(
     copied = copying.copy_preferences
     monkeypatch.setattr(run, "copy_preferences", lambda *arguments: (_add_key(here, did), copied(*arguments))[1])
     assert here.run(f"fay.{OLD}", here.answers(did)) == 0
-    assert f"rotation key {MEMBER_KEY}: of neither server" in here.output
+    assert f"rotation key {MEMBER_KEY}: not of these two servers; stays first" in here.output
     assert directory_data(here.world.directory.url, did)["rotationKeys"] == [MEMBER_KEY, NEW_KEY]

@@ -124,7 +124,16 @@ def test_refuses_to_release_to_a_stack_with_another_volume(world: World) -> None
     assert world.calls == []
 
 
+def test_refuses_to_release_a_host_without_a_stack(world: World) -> None:
+    world.begin_release()
+    world.write("fleet", {**world.file("fleet"), "clubs": {}})
+    with pytest.raises(ReleaseError, match=r"^No stack is on host b, so it cannot be released\. Nothing was changed"):
+        release._planned(world.stack("fleet"), "b", world.stack("house"), read_settings("fleet", world.root))
+
+
 def test_refuses_to_release_to_a_stack_that_is_not_on_the_host(world: World) -> None:
     world.begin_release()
-    with pytest.raises(ReleaseError, match="house is not on host b: rooks"):
+    with pytest.raises(
+        ReleaseError, match=r"house is not on host b\. Name a stack that is: --to rooks\. Nothing was changed"
+    ):
         release._planned(world.stack("fleet"), "b", world.stack("house"), read_settings("fleet", world.root))

@@ -22,7 +22,7 @@ from tests.unit.cli.test_cluster import account as account
 def test_drain_leaves_the_spare_to_a_host_that_needs_it(account: FakeCluster) -> None:
     account.volumes["b"].carrier = None
     account.items["retired"] = '{"2": "b"}'
-    with pytest.raises(ClusterError, match=r"There is no spare worker\. Nothing was changed"):
+    with pytest.raises(ClusterError, match=r"There is no free spare worker\. Nothing was changed"):
         hosts.drain(_stack(), "a", yes=True)
     assert account.alive[1]
 
@@ -50,7 +50,7 @@ def test_drain_switches_no_droplet_off_that_is_no_worker(account: FakeCluster) -
     account.alive[77] = True
     workers = account.workers
     account.workers = lambda tag: {n: d for n, d in workers(tag).items() if n != 77}  # type: ignore[method-assign, assignment]
-    with pytest.raises(ClusterError, match="on droplet 77, which is no worker"):
+    with pytest.raises(ClusterError, match=r"detach a 77 --wait`, then `\./pds repair fleet`"):
         hosts.drain(_stack(), "a", yes=True)
     assert account.alive[77]
 
@@ -66,6 +66,15 @@ def test_drain_leaves_a_host_on_whose_volume_an_action_is_in_progress(account: F
     with pytest.raises(ClusterError, match=r"volume of host a is in progress\. Nothing was changed"):
         hosts.drain(_stack(), "a", yes=True)
     assert account.alive[1]
+
+
+def test_drain_places_a_host_that_is_on_no_droplet(account: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    account.volumes["a"].carrier = None
+    account.alive[1] = False
+    account.items["retired"] = '{"1": "a"}'
+    assert hosts.drain(_stack(), "a", yes=True) == 0
+    assert "Host a is on no droplet. It moves to worker 3, droplet 3." in capsys.readouterr().out
+    assert account.is_serving("a")
 
 
 def test_drain_moves_a_host_that_is_well(account: FakeCluster) -> None:
@@ -184,7 +193,7 @@ def test_a_shutdown_is_waited_for_while_its_droplet_s_state_is_unknown(monkeypat
     ("prepare", "host", "problem"),
     [
         (lambda _fake: None, "c", "has no host c: a, b"),
-        (lambda fake: fake.items.update(retired='{"3": "b"}'), "a", "There is no spare worker. Nothing was changed"),
+        (lambda fake: fake.items.update(retired='{"3": "b"}'), "a", "There is no free spare worker. Nothing was"),
     ],
 )
 def test_drain_refuses(account: FakeCluster, prepare: Callable[[FakeCluster], None], host: str, problem: str) -> None:
