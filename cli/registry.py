@@ -76,7 +76,7 @@ def stack_option(*names: str, **options: Any) -> Callable[[Function], Function]:
     return click.option(*names, shell_complete=_stack_names, **{"metavar": "STACK", **options})
 
 
-yes_option = click.option("--yes", is_flag=True, help="Passed on to `pulumi up`, which prompts otherwise.")
+yes_option = click.option("--yes", is_flag=True, help="Answer yes to every prompt, also to that of `pulumi up`.")
 
 allow_option = click.option(
     "--allow",

@@ -18,7 +18,7 @@ from cli.adoption.handover import VolumeError
 from cli.adoption.released_state import is_below, is_nomad, release
 from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
-from cli.cluster.hosts import Cluster, answered
+from cli.cluster.hosts import Cluster, answered, require_cluster
 from cli.errors import CommandError
 from cli.lib.apply import up
 from cli.lib.digitalocean import DigitalOceanAccount
@@ -71,11 +71,10 @@ def adopt(cluster: Stack, host: str, single: Stack, *, yes: bool) -> int:
     Raises CommandError and StackFileError.
     """
     fleet = read_settings(cluster.name, cluster.root)
-    if fleet.cluster is None:
-        raise AdoptError(f"{cluster.name} is not a cluster: Pulumi.{cluster.name}.yaml has no 'cluster'.")
+    hosts = require_cluster(cluster.name, fleet).hosts
     handover.require_distinct(cluster.name, single.name)
     with DigitalOceanAccount(digitalocean_token(cluster)) as account:
-        if host in fleet.cluster.hosts:
+        if host in hosts:
             adoption = _begun(cluster, host, single, fleet)
             _require_clubs_on_host(adoption, fleet)
             is_new = _is_in_use(adoption, account)

@@ -18,7 +18,7 @@ from cli.adoption.club_hosts import require_clubs_on_host, require_settled
 from cli.adoption.released_state import is_nomad, name_of, release
 from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
-from cli.cluster.hosts import Cluster, answered
+from cli.cluster.hosts import Cluster, answered, require_cluster
 from cli.errors import CommandError
 from cli.lib.apply import up
 from cli.lib.digitalocean import DigitalOceanAccount
@@ -62,8 +62,7 @@ def release_host(cluster: Stack, host: str, target: Stack, size: str, *, yes: bo
     Raises CommandError and StackFileError.
     """
     fleet = read_settings(cluster.name, cluster.root)
-    if fleet.cluster is None:
-        raise ReleaseError(f"{cluster.name} is not a cluster: Pulumi.{cluster.name}.yaml has no 'cluster'.")
+    require_cluster(cluster.name, fleet)
     handover.require_distinct(cluster.name, target.name)
     with DigitalOceanAccount(digitalocean_token(cluster)) as account:
         settings = read_settings(target.name, target.root)

@@ -19,6 +19,8 @@ from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
 from cli.lib.stack import Stack, digitalocean_token
 from components.clients.cluster.hosts import once, passes_of
 from components.clients.errors import PendingError, ServiceError
+from components.settings.sections import ClusterOptions
+from components.settings.sections.settings import Settings
 from components.takeover.decide import DETACH_SECONDS, HostView, Rules, spares_of
 from components.takeover.passes import UPGRADE, ClusterHost, Passes
 from components.takeover.program import pause
@@ -85,6 +87,13 @@ class Cluster:
         clubs = self.outputs.get("clubs") or {}
         names = sorted(name for name, terms in clubs.items() if terms["datacenter"] == host)
         return f"clubs {', '.join(names)}" if names else "no club"
+
+
+def require_cluster(stack: str, settings: Settings) -> ClusterOptions:
+    """The section `cluster` of a stack file. Raises ClusterError if it has none."""
+    if settings.cluster is None:
+        raise ClusterError(f"{stack} is not a cluster: Pulumi.{stack}.yaml has no 'cluster'.")
+    return settings.cluster
 
 
 def views(passes: Passes) -> dict[str, HostView]:

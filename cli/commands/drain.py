@@ -3,17 +3,18 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import Topic, command, stack_argument, yes_option
+from cli.registry import Topic, command, stack_argument
 
 
 @command(
     "drain",
     Topic.REPAIR,
-    exit_codes="0 the host is ready on another worker, 1 something is left to do, 2 it could not run.",
+    exit_codes="0 the host is ready on another worker, 1 something is left to do, 2 it could not start or continue: "
+    "`./pds repair` continues.",
 )
 @stack_argument()
 @click.argument("host")
-@yes_option
+@click.option("--yes", is_flag=True, help="Move it without a prompt.")
 def drain(stack: str, host: str, yes: bool) -> int:
     """Move a host of a cluster to a spare worker.
 
@@ -21,5 +22,8 @@ def drain(stack: str, host: str, yes: bool) -> int:
     clubs on it are down until then. The old worker gets no host again until its generation is raised.
     """
     from cli.cluster import hosts
+    from offline.stackfile import read_settings
 
-    return hosts.drain(Stack(stack), host, yes=yes)
+    target = Stack(stack)
+    hosts.require_cluster(stack, read_settings(stack, target.root))
+    return hosts.drain(target, host, yes=yes)

@@ -11,13 +11,13 @@ def place(stack: str) -> int:
     The command changes the stack file only, and shows the diff. `pulumi up` refuses a club without a host, because it
     could choose another one the next time. `./pds new --on` chooses the host of a new club itself.
     """
-    from cli.cluster import placement
+    from cli.cluster import hosts, placement
     from offline import ROOT
     from offline.stackfile import read_settings
 
     edit = placement.place(stack, ROOT)
     if edit is None:
-        read_settings(stack, ROOT)
+        hosts.require_cluster(stack, read_settings(stack, ROOT))
         print(f"Every club in Pulumi.{stack}.yaml has a host.")
         return 0
     print(edit.diff("with hosts"))

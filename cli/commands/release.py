@@ -9,7 +9,8 @@ from cli.registry import Topic, command, stack_argument, stack_option, yes_optio
 @command(
     "release",
     Topic.CHANGE,
-    exit_codes="0 released, 1 not confirmed, 2 it could not start or continue. The command can always be repeated.",
+    exit_codes="0 released, 1 not confirmed, or Nomad refused, 2 it could not start or continue. The command can "
+    "always be repeated.",
 )
 @stack_argument("cluster")
 @click.argument("host")

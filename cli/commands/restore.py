@@ -12,8 +12,8 @@ from cli.registry import Topic, command, did_option, stack_argument, stack_optio
     exit_codes="0 restored, 1 not restored, 2 it could not start. The command can always be repeated.",
 )
 @stack_argument()
-@click.option("--snapshot", default="", metavar="ID", help="ID of a backup from --list, or 'volume' for the last "
-              "snapshot on the volume itself (default: the newest in the bucket).")  # fmt: skip
+@click.option("--snapshot", default="", metavar="ID", help="ID of a snapshot from --list (default: the newest). "
+              "For a PDS also 'volume': the last snapshot on the host's own volume.")  # fmt: skip
 @did_option("--only", default="", help="Restore only this account, from the newest backup in which it is whole, or "
             "from --snapshot.")  # fmt: skip
 @did_option("--without", multiple=True, help="Account to leave out; can be repeated.")
@@ -54,6 +54,10 @@ def restore(
     if read_settings(stack, source.root).cluster:
         if only or without or to or sequence or bring_back or forget_old:
             raise click.UsageError(f"{stack} is a cluster, which has no accounts. Give no option of a PDS.")
+        if snapshot == "volume":
+            raise click.UsageError(
+                f"{stack} is a cluster, whose snapshots are in the bucket only. Give an ID from --list."
+            )
         return of_cluster.list_snapshots(source) if list_only else of_cluster.restore(source, snapshot, yes=yes)
     if list_only:
         return restore.list_snapshots(source)

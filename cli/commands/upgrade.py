@@ -16,7 +16,8 @@ from cli.registry import Topic, command, did_option, stack_argument, stack_optio
     "--settle",
     default=300,
     metavar="SECONDS",
-    help="For a cluster: seconds that the setup of a worker without a host may take (default: 300).",
+    help="For a cluster: seconds to wait after each rebuilt worker (default: 300). Nothing reports the end of its "
+    "setup.",
 )
 def upgrade(
     stacks: tuple[str, ...],
@@ -36,10 +37,11 @@ def upgrade(
     follow, each after a backup and the preflight checks. The command stops at the first unhealthy stack. If an older
     version cannot read the migrated databases, the command reports that going back needs a restore.
 
-    For a cluster (`./pds upgrade fleet`, without `--to`), it rebuilds every droplet from the stack file, one at a time:
-    first the Nomad servers, only while Nomad reports them healthy, then the workers without a host. Then it drains each
-    host to a rebuilt worker, and rebuilds the old one. It writes `cluster.servers.generations`,
-    `cluster.servers.endpoint` and `cluster.workers.generations`. After an interruption, repeat the command.
+    For a cluster (`./pds upgrade fleet`, without `--to`), it rebuilds the workers, and the servers if there are three,
+    from the stack file, one droplet at a time: first the Nomad servers, only while Nomad reports them healthy, then the
+    workers without a host. Then it drains each host to a rebuilt worker, and rebuilds the old one. It writes
+    `cluster.servers.generations`, `cluster.servers.endpoint` and `cluster.workers.generations`. After an interruption,
+    repeat the command.
     """
     from cli.cluster import upgrade as rolling
     from cli.lib.stack import Stack

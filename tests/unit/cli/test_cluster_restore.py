@@ -10,9 +10,11 @@ import click
 import pytest
 import yaml
 
+from cli import app
 from cli.cluster import lost_servers, restore
 from cli.cluster.hosts import ClusterError
 from cli.lib.stack import Resource, StackError, State
+from components.settings.parse import read
 from tests.support.programs import CLUSTER
 
 SNAPSHOT = b"raft and its keyring"
@@ -264,3 +266,13 @@ def test_asks_first(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = stack.file.read_bytes()
     assert restore.restore(stack, "", yes=False) == 1
     assert stack.file.read_bytes() == before
+
+
+def test_refuses_the_snapshot_on_a_volume_which_a_cluster_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = read(CLUSTER, "Pulumi.fleet.yaml", "fleet")
+    monkeypatch.setattr("offline.stackfile.read_settings", lambda _stack, _root: settings)
+    monkeypatch.setattr(restore, "restore", lambda *_arguments, **_options: pytest.fail("nothing may happen"))
+    assert app.main(["restore", "dev", "--snapshot", "volume"]) == 2
+    assert "dev is a cluster, whose snapshots are in the bucket only. Give an ID from --list" in capsys.readouterr().err

@@ -101,6 +101,19 @@ def test_command_writes_the_file_once(
     assert (project.root / "Pulumi.fleet.yaml").read_bytes() == written
 
 
+@pytest.mark.parametrize(
+    "arguments", [["place", "dev"], ["drain", "dev", "a"], ["adopt", "dev", "a", "--from", "club"],
+                  ["release", "dev", "a", "--to", "club"]], ids=lambda arguments: arguments[0]
+)  # fmt: skip
+def test_commands_of_a_cluster_refuse_another_stack_before_they_need_an_engine(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("DIGITALOCEAN_TOKEN", raising=False)
+    assert app.main(arguments) == 2
+    assert capsys.readouterr().err == "dev is not a cluster: Pulumi.dev.yaml has no 'cluster'.\n"
+
+
 # `./pds new --on`.
 
 
