@@ -103,12 +103,13 @@ def servers(subject: ClusterSubject) -> CheckVerdict:
     wanted = subject.options.servers.count
     if bad or not answer["Healthy"]:
         return failed(
-            f"not healthy: {', '.join(bad) or 'the cluster as a whole'}. Rebuild a lost one: raise its number in "
-            "'cluster.servers.generations', one at a time."
+            f"not healthy: {', '.join(bad) or 'the cluster as a whole'}. Rebuild a lost one: raise its generation "
+            "in 'cluster.servers.generations', one at a time."
         )
     if voters != wanted:
         return failed(
-            f"{voters} of {wanted} vote. A new one takes a while: repeat the check, then look at its console."
+            f"{voters} of {wanted} servers are voters. A new server needs some minutes: repeat the check. If it still "
+            "fails, open that server's console."
         )
     return passed(f"{voters} of {wanted} are healthy, and {answer['FailureTolerance']} may be lost")
 
@@ -175,7 +176,7 @@ def spares(subject: ClusterSubject) -> CheckVerdict:
     if len(ready) >= wanted:
         return passed(f"{', '.join(map(subject.cluster.worker, ready))}" if ready else "none, as the file says")
     reasons = [
-        f"{subject.cluster.worker(number)} lost host {retired[number]}: raise its number in "
+        f"{subject.cluster.worker(number)} lost host {retired[number]}: raise its generation in "
         "'cluster.workers.generations'"
         for number in sorted(set(retired) & set(droplets))
         if not droplets[number].volumes
@@ -250,7 +251,7 @@ def clubs(subject: ClusterSubject) -> CheckVerdict:
     if other:
         return failed(f"{', '.join(other)}: not applied. Run `pulumi up --stack {subject.cluster.stack}`.")
     moving = [
-        f"{name} is being moved to host {club.host}: `./pds move {name} --to {subject.cluster.stack}` goes on"
+        f"{name} is being moved to host {club.host}: `./pds move {name} --to {subject.cluster.stack}` continues"
         for name, club in wanted.items()
         if club.leaving
     ]

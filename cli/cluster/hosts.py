@@ -152,7 +152,8 @@ def repair(stack: Stack, *, yes: bool) -> int:
     down = sorted(name for name, host in found.items() if not host.is_serving)
     astray = sorted(name for name, host in found.items() if host.is_serving and host.address_at != host.carrier)
     if not down and not astray and unknown:
-        print(f"\nNothing to repair on the other hosts: look at {', '.join(unknown)} first.")
+        failed = " ".join(f"Host {name} could not be inspected (reason above)." for name in unknown)
+        print(f"\n{failed} The other hosts are ready.")
         return 1
     if not down and not astray:
         print("\nNothing to repair: the node of every host is ready, and its address leads to it.")
@@ -165,7 +166,7 @@ def repair(stack: Stack, *, yes: bool) -> int:
     if astray:
         print(f"Address elsewhere: {', '.join(astray)}. Each is assigned to the droplet that has the host's volume.")
     if starting:
-        print(f"Just attached: {', '.join(sorted(starting))}. Their nodes are waited for.")
+        print(f"Attached less than three minutes ago: {', '.join(sorted(starting))}. Waiting for the nodes.")
     if others := sorted(set(down) - starting):
         print(f"Down: {', '.join(others)}. Their volumes are detached from the droplets that have them, and attached")
         print("to spares. Their addresses follow. What still runs on the old droplets gets I/O errors.")
@@ -209,7 +210,7 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
     if carrier is not None:
         _reserve(passes, place, carrier)
         _shut_down(cluster, carrier)
-        print(f"Droplet {carrier} is off. If this command is cut short, `./pds repair {cluster.stack}` goes on.")
+        print(f"Droplet {carrier} is off. If this command is cut short, `./pds repair {cluster.stack}` continues.")
     code = _move(cluster, {host: carrier})
     print(f"{time.monotonic() - began:.0f} s.")
     return code
@@ -298,7 +299,7 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None], only_
         # A pass asks about each host; the view above asks about those that wait once more.
         time.sleep(pause(len(passes.places) + len(waiting), moving=True))
     print(f"{', '.join(sorted(waiting))}: not ready after {_READY_SECONDS:.0f} s. {reason or waits}".rstrip())
-    print(f"Look at its droplet's console. `./pds repair {cluster.stack}` goes on.")
+    print(f"Look at its droplet's console. `./pds repair {cluster.stack}` continues.")
     return 1
 
 

@@ -39,8 +39,8 @@ class Servers:
         cluster_id = str(bootstraps[0].outputs.get("cluster_id") or "") if bootstraps else ""
         if not found or not cluster_id:
             raise ClusterError(
-                "The engine's state has no servers, or no Nomad of them ('cluster_id' of NomadBootstrap). So the "
-                "snapshot's state has no place in it. `pulumi up` of the cluster and of each club fills an empty Nomad."
+                "The engine's state has no Nomad servers (a droplet, or 'cluster_id' of NomadBootstrap, is missing), "
+                "so no snapshot can be restored. Run `pulumi up` of the cluster and of each club."
             )
         droplets = frozenset(item.id for item in found if not item.replacing)
         seen = str(bootstraps[0].outputs.get("droplet_id") or "")
@@ -69,10 +69,10 @@ def are_rebuilt(servers: Servers, api: NomadApi, token: str, outputs: Mapping[st
         if 2 * active > servers.count and not servers.is_unfinished:
             raise ClusterError(
                 f"Nomad at {outputs['nomad_address']} does not answer with its state, but {active} of "
-                f"{servers.count} servers' droplets are active. Nothing was changed. If only the server is lost "
-                "that the address leads to, name another one in 'cluster.servers.endpoint', then `pulumi up`. If the "
-                "servers do not let this machine in, correct 'operators.cidrs'. If their state is lost, power them off "
-                "(`doctl compute droplet-action power-off NUMBER --wait`) and repeat the command."
+                f"{servers.count} servers' droplets are active. Nothing was changed. If only the server behind the "
+                "address is lost, name another one in 'cluster.servers.endpoint', then `pulumi up`. If the firewall "
+                "blocks this machine, correct 'operators.cidrs'. If the servers' state is lost, power them off (`doctl "
+                "compute droplet-action power-off ID --wait`) and repeat the command."
             )
     return servers.is_unfinished and 2 * active > servers.count
 
@@ -92,8 +92,8 @@ def _is_empty(servers: Servers, api: NomadApi, outputs: Mapping[str, Any]) -> bo
     found = accessor(api)
     if found == servers.cluster_id:
         raise ClusterError(
-            f"Nomad answers at {outputs['nomad_address']} and has its state. Nothing was changed. A single lost server "
-            "is rebuilt by its number in 'cluster.servers.generations'."
+            f"Nomad answers at {outputs['nomad_address']} and has its state. Nothing was changed. To rebuild a single "
+            "lost server, raise its generation in 'cluster.servers.generations'."
         )
     # Bootstrapped again, or not yet: in both cases the stack's token is not the one that the state knows.
     return found is not None

@@ -22,10 +22,10 @@ def rejoin(stack: Stack) -> bool:
     """Restart the agent of each host by ssh, and wait until each node is ready. Returns whether it is; prints what is
     left to do. Raises ClusterError and StackError."""
     cluster = Cluster.of(stack)
-    print("\nThe hosts' agents are restarted, because they call the servers that are gone. PDSes go on.")
+    print("\nRestarting Nomad on each host, so that it connects to the new servers. PDSes keep running.")
     failed = [host for host in cluster.outputs["hosts"] if not _is_restarted(stack, host)]
     if failed:
-        print("\nThese agents find no server before they are restarted, and the takeover would move their hosts:")
+        print("\nRestart Nomad on these hosts within five minutes, or the takeover moves one:")
         for host in failed:
             print(f"  ./pds ssh {stack.name} --host {host} -- {_RESTART}")
         return False

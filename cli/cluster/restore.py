@@ -50,7 +50,8 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
     content = _restic(_repository(stack), "dump", "--no-lock", "--tag", "nomad", snapshot or "latest", "/nomad.snap")
     edit = None if rebuilt else _next_generations(stack)
     _announce(stack, edit)
-    if not yes and not click.confirm("Go on?" if edit is None else "Rebuild the servers?"):
+    question = "Restore the snapshot into the rebuilt servers?" if edit is None else "Rebuild the servers?"
+    if not yes and not click.confirm(question):
         return 1
     if edit is not None:
         edit.write()
@@ -66,11 +67,11 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
     if accessor(api) != servers.cluster_id:
         raise ClusterError(
             f"`up` succeeded, but Nomad at {outputs['nomad_address']} does not have the state of the snapshot. Power "
-            "the servers off (`doctl compute droplet-action power-off NUMBER --wait`) and repeat the command."
+            "the servers off (`doctl compute droplet-action power-off ID --wait`) and repeat the command."
         )
     print("\nNomad has the state of the snapshot.")
     is_whole = rejoin(stack)
-    print("\nRun now, for what changed since then:")
+    print("\nTo apply what changed after the snapshot, run:")
     for name in (stack.name, *read_settings(stack.name, stack.root).clubs):
         print(f"  pulumi refresh --stack {name} && pulumi up --stack {name}")
     return 0 if is_whole else 1
@@ -78,16 +79,16 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
 
 def _announce(stack: Stack, edit: StackFileEdit | None) -> None:
     if edit is None:
-        print("The servers are rebuilt already, and their Nomad is empty. It gets the state of the snapshot.")
+        print("The servers are rebuilt already, and their Nomad is empty. This command restores the snapshot's state.")
     else:
-        print("All servers are rebuilt, and get the state of the snapshot.")
-    print("Hosts are not touched, and their clubs keep running. What changed since the snapshot is not in it, and the")
-    print("engine sees no such difference: afterwards each stack needs `pulumi refresh`, then `pulumi up`.")
+        print("This command rebuilds all servers and restores the snapshot's state.")
+    print("Hosts are not touched, and their clubs keep running. Nomad loses every change made after the snapshot.")
+    print("`pulumi up` alone does not detect this. Afterwards run `pulumi refresh`, then `pulumi up`, of each stack.")
     for club in _moving(stack):
         print(
             f"WARNING: club {club} is being moved. If the snapshot is from before, Nomad starts its PDS with the data "
-            f"of the former host. Stop it before members write to it (`./pds nomad {stack.name} -- job stop -namespace "
-            f"{club} {JOB}`), and look where its data are newest."
+            f"of the former host. Stop that PDS before members write to it (`./pds nomad {stack.name} -- job stop "
+            f"-namespace {club} {JOB}`). Then find out which host has its newest data."
         )
     if edit is not None:
         print(edit.diff("restored"))

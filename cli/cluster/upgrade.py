@@ -153,9 +153,9 @@ def _finish_last(run: Upgrade) -> None:
     if len(rebuilt) > 1:
         raise ClusterError(
             f"`up` would change more than one droplet: {', '.join(rebuilt)}. Nothing was changed. An interrupted "
-            f"upgrade has one left at most. Correct 'cluster.servers.generations' and 'cluster.workers.generations' in "
-            f"Pulumi.{run.stack.name}.yaml, which may be that of another checkout, until `pulumi preview --stack "
-            f"{run.stack.name}` shows one at most. Then repeat the command."
+            f"upgrade changes at most one. Is Pulumi.{run.stack.name}.yaml from another checkout? Correct its "
+            f"generations until the preview changes at most one droplet (`pulumi preview --stack {run.stack.name}`). "
+            "Then repeat the command."
         )
     run.update()
 
@@ -166,7 +166,7 @@ def _refuse_carriers(run: Upgrade, rebuilt: Sequence[str]) -> None:
     for host, droplet in run.droplets().carriers.items():
         if droplet in names and any(name.endswith(names[droplet]) for name in rebuilt):
             raise ClusterError(
-                f"`up` would rebuild {run.cluster.worker(droplet)}, which carries host {host}. Nothing was changed. Is "
+                f"`up` would rebuild {run.cluster.worker(droplet)}, which runs host {host}. Nothing was changed. Is "
                 f"Pulumi.{run.stack.name}.yaml that of another checkout? The interrupted upgrade wrote its numbers "
                 "into 'cluster.workers.generations' there."
             )
@@ -192,13 +192,12 @@ def _all(run: Upgrade) -> frozenset[int]:
 def _announce(run: Upgrade) -> None:
     servers, workers = run.cluster.outputs["servers"], run.cluster.outputs["workers"]
     if len(servers) == 1:
-        print("The only server has Nomad's state and is not rebuilt.")
+        print("This command keeps the only server, because it has Nomad's state.")
     else:
-        print(f"{len(servers)} servers are rebuilt, one at a time. PDSes notice nothing.")
-    print(
-        f"{len(workers)} workers are rebuilt, those without a host first. Then each host is drained to a rebuilt one:"
-    )
-    print(f"{', '.join(run.cluster.outputs['hosts'])}. The clubs on a host are down while it is drained.")
+        print(f"This command rebuilds {len(servers)} servers, one at a time. PDSes keep serving.")
+    print(f"It rebuilds {len(workers)} workers, those without a host first. Then it drains each host", end=" ")
+    print(f"({', '.join(run.cluster.outputs['hosts'])}) to a rebuilt worker.")
+    print("The clubs on a host are down while it is drained.")
 
 
 def _faults(run: Upgrade) -> list[str]:
@@ -212,8 +211,8 @@ def _faults(run: Upgrade) -> list[str]:
     passes = run.cluster.passes()
     if not spares_of(passes.cloud.workers(passes.tag), passes.retired()):
         faults.append(
-            "There is no spare worker to drain a host to. Raise 'cluster.workers.spares', or rebuild a retired worker "
-            "('cluster.workers.generations'), then `up`."
+            "There is no spare worker to drain a host to. Raise 'cluster.workers.spares', or raise the generation of a "
+            "worker that lost a host ('cluster.workers.generations'), then `up`."
         )
     if not faults and run.stack.run("preview", "--expect-no-changes").code:
         faults.append(
@@ -229,17 +228,17 @@ def _do(run: Upgrade, task: Task) -> bool:
         return False
     servers, workers = run.options.servers, run.options.workers
     if task.kind == "name":
-        print(f"\nThe cluster's address leads to server {task.number} from now on.")
+        print(f"\nMoving the cluster's address to server {task.number}.")
         run.set("servers", "endpoint", value=task.number)
         return True
     if task.kind == "server":
-        print(f"\nServer {task.number} is rebuilt.")
+        print(f"\nRebuilding server {task.number}.")
         generation = servers.generations.get(str(task.number), 1)
         run.set("servers", "generations", str(task.number), value=generation + 1)
         return _wait(lambda: _joined(run, voters), _HEALTH_SECONDS, f"Server {task.number} has not joined") is not None
     if task.kind == "worker":
         return _rebuild_worker(run, task.number, workers.generations.get(str(task.number), 1))
-    print(f"\nHost {task.host} is drained.")
+    print(f"\nDraining host {task.host}.")
     before = run.running(task.host)
     if hosts.drain(run.stack, task.host, yes=True):
         return False
@@ -270,7 +269,7 @@ def _joined(run: Upgrade, before: frozenset[str]) -> frozenset[str] | None:
 
 def _rebuild_worker(run: Upgrade, number: int, generation: int) -> bool:
     droplet = int(run.cluster.outputs["workers"][number - 1])
-    print(f"\nWorker {number} is rebuilt. It has no host, and gets none until then.")
+    print(f"\nRebuilding worker {number}. It runs no host, and takes none meanwhile.")
     passes = run.cluster.passes()
     # A takeover chooses no retired droplet. One that chose it a moment ago shows in the second look.
     passes.retire(droplet)

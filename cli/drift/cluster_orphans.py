@@ -58,7 +58,8 @@ def _droplets(droplets: list[Json], volumes: Mapping[str, Json], state: State) -
             continue
         held = sorted(volumes[one]["name"] for one in item["volume_ids"] if one in volumes)
         holds = (
-            f"It carries {', '.join(held)}, and its clubs run on it. Deleting it ends them and keeps the volume"
+            f"It has volume {', '.join(held)} and runs the clubs of that host. Deleting it ends them and keeps the "
+            "volume"
             if held
             else "It holds no volume of this cluster, and therefore no data"
         )

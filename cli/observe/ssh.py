@@ -74,7 +74,7 @@ class SshEndpoint:
 
 
 def host_endpoint(stack: Stack, host: str | None = None) -> SshEndpoint:
-    """Return the stack's own host; of a cluster the droplet that carries `host`, or the server that operators reach.
+    """Return the stack's own host; of a cluster the droplet that runs `host`, or the server that operators reach.
     Raises CommandError if the host is not this stack's."""
     settings = read_settings(stack.name, stack.root)
     require_own_host(stack.name, settings, "./pds ssh")
@@ -94,7 +94,9 @@ def _of_cluster(stack: Stack, settings: Settings, host: str | None) -> SshEndpoi
     with DigitalOceanAccount(digitalocean_token(stack)) as account:
         found = (account.get(f"reserved_ips/{address}") or {}).get("droplet")
     if not found:
-        raise CommandError(f"{address} leads to no droplet. `./pds check {stack.name}` shows what carries what.")
+        raise CommandError(
+            f"{address} leads to no droplet. `./pds check {stack.name}` shows which worker runs which host."
+        )
     tag = (worker_tag if host else server_tag)(stack.name)
     return SshEndpoint(stack, settings, address, PORT, USER, droplet=str(found["id"]), tag=tag)
 

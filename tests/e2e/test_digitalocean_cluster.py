@@ -107,13 +107,13 @@ def carrier(client: Client) -> int:
 @pytest.mark.usefixtures("_shell")
 @pytest.mark.parametrize(
     ("new", "cause"),
-    [(_workers(1, 1, 3), "a new number rebuilds it: worker 3"), (_workers(1, 1), "delete it: worker 3")],
+    [(_workers(1, 1, 3), "a new generation rebuilds it: worker 3"), (_workers(1, 1), "delete it: worker 3")],
     ids=["rebuilt", "deleted"],
 )
 def test_refuses_to_rebuild_or_delete_a_worker_that_carries_a_host(
     carrier: int, new: dict[str, Any], cause: str
 ) -> None:
-    with pytest.raises(ServiceError, match=rf"Droplet {carrier} carries a host, and .*{cause}"):
+    with pytest.raises(ServiceError, match=rf"Droplet {carrier} runs a host, and .*{cause}"):
         refuse_rebuilt_carriers(_workers(1, 1, 2), new)
 
 

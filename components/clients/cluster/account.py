@@ -86,8 +86,8 @@ def refuse_wrong_rights(token: str, url: str) -> None:
 
 def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse a rebuild of servers by which Nomad loses its state: of more than one without a snapshot, of the one that
-    the cluster's address leads to or led to, and by a lower number. `old` and `new`: `endpoint`, a number from 1, and
-    the servers' `generations`. Raises ServiceError."""
+    the cluster's address leads to or led to, and by a lower generation. `old` and `new`: `endpoint`, a number from 1,
+    and the servers' `generations`. Raises ServiceError."""
     if not old:
         return
     pairs = list(enumerate(zip(old["generations"], new["generations"], strict=False), 1))
@@ -100,8 +100,8 @@ def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
     if len(rebuilt) > 1:
         raise ServiceError(
             f"{key}' rebuilds the servers {', '.join(map(str, rebuilt))}: without a majority Nomad loses its state. "
-            "Raise one number, run `pulumi up`, and wait until the servers are healthy before the next. Nothing was "
-            "changed."
+            "Raise one generation, run `pulumi up`, and wait until the servers are healthy before the next. Nothing "
+            "was changed."
         )
     for number in rebuilt:
         if number in (old["endpoint"], new["endpoint"]):
@@ -113,7 +113,7 @@ def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
 
 
 def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to rebuild or delete a worker that has the volume of a host, and a lower number. `old` and `new`: the
+    """Refuse to rebuild or delete a worker that has the volume of a host, and a lower generation. `old` and `new`: the
     workers' `generations`, their `tag`, and `names`, the beginning of their droplets' names. Raises ServiceError."""
     if not old:
         return
@@ -124,11 +124,12 @@ def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any]) -> N
     for number in changed:
         droplet = carriers.get(f"{new['names']}{number}")
         if droplet:
-            cause = "a new number rebuilds" if number <= len(now) else "fewer hosts or 'cluster.workers.spares' delete"
+            deletes = "fewer hosts or 'cluster.workers.spares' delete"
+            cause = "a new generation rebuilds" if number <= len(now) else deletes
             raise ServiceError(
-                f"Droplet {droplet} carries a host, and {cause} it: worker {number}. The host's clubs would be away. "
-                "`./pds list` says which host it is. Move it first: `./pds drain` of this stack and the host, or "
-                "`./pds repair` if it is down. Nothing was changed."
+                f"Droplet {droplet} runs a host, and {cause} it: worker {number}. The host's clubs would be down "
+                "meanwhile. `./pds list` shows which worker runs which host. Move it first: `./pds drain` of this "
+                "stack and the host, or `./pds repair` if it is down. Nothing was changed."
             )
 
 
@@ -138,7 +139,7 @@ def _refuse_lower(kind: str, was: Sequence[float], now: Sequence[float]) -> None
         if after < before:
             raise ServiceError(
                 f"'cluster.{kind}.generations.{number}' is {after:.0f}, and was {before:.0f} in the last `up`. Is the "
-                "stack file that of an older checkout? A number is raised only. Nothing was changed."
+                "stack file that of an older checkout? A generation can only be raised. Nothing was changed."
             )
 
 

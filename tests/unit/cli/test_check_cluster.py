@@ -150,21 +150,25 @@ def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
     ("change", "name", "words"),
     [
         (_answer(AUTOPILOT, _health(_server(1), _server(2, healthy=False), healthy=False)), "servers", "server-2"),
-        (_answer(AUTOPILOT, _health(_server(1), _server(2), _server(3, voter=False))), "servers", "2 of 3 vote"),
+        (
+            _answer(AUTOPILOT, _health(_server(1), _server(2), _server(3, voter=False))),
+            "servers",
+            "2 of 3 servers are voters",
+        ),
         (_answer(AUTOPILOT, (500, "No cluster leader")), "servers", "Is there a leader?"),
         (_cut_power, "host a", "its node is not ready. `./pds repair fleet`"),
         (_take_volume, "host a", "no droplet has its volume"),
         (_move_address, "host a", "ip-a leads elsewhere. `./pds repair fleet` assigns it to that droplet"),
         (_answer(STATS, _stats(81)), "disk a", "Raise 'cluster.hosts.a.volume_gib'"),
         (_answer("GET /v1/job/caddy/allocations?namespace=host-b", (200, [])), "ingress b", "job caddy does not run"),
-        (_retire, "spares", "0 of 1 are ready. worker 3, droplet 3 lost host b: raise its number"),
+        (_retire, "spares", "0 of 1 are ready. worker 3, droplet 3 lost host b: raise its generation"),
         (_lose_spare, "spares", "worker 3, droplet 3 is off"),
         (_answer("GET /v1/job/pds-takeover/allocations?namespace=default", (200, [])), "takeover", "does not run"),
         (_lease("job", -120), "takeover", "has not looked at the hosts lately"),
         (_lease("laptop:7", 86_400), "takeover", "Its clock is ahead"),
         (_lease("laptop:7", 40), "takeover", "waits for laptop:7, which holds the lease"),
         (_unapplied, "clubs", "chess: not applied. Run `pulumi up --stack fleet`"),
-        (_moving, "clubs", "`./pds move chess --to fleet` goes on"),
+        (_moving, "clubs", "`./pds move chess --to fleet` continues"),
     ],
 )
 def test_names_what_is_wrong_and_the_remedy(

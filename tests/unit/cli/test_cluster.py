@@ -168,7 +168,7 @@ def test_repair_waits_for_a_host_that_a_takeover_has_just_moved(
     assert account.is_serving("a")
     assert account.volumes["a"].carrier == 3
     assert [action.kind for action in account.volumes["a"].actions] == ["attach", "detach", "attach"]
-    assert "Just attached: a." in capsys.readouterr().out
+    assert "Attached less than three minutes ago: a." in capsys.readouterr().out
 
 
 def test_repair_ends_at_a_volume_on_a_droplet_that_is_no_worker(account: FakeCluster) -> None:

@@ -284,7 +284,7 @@ def test_an_interrupted_run_applies_no_file_that_rebuilds_the_worker_of_a_host(w
     # Another checkout: it has the server's numbers, and not that of worker 3.
     content["config"]["pds:cluster"]["workers"]["generations"] = {"3": 1}
     file.write_text(yaml.safe_dump(content))
-    with pytest.raises(ClusterError, match=r"rebuild worker 3, droplet \d+, which carries host a"):
+    with pytest.raises(ClusterError, match=r"rebuild worker 3, droplet \d+, which runs host a"):
         _run(world)
     assert world.rebuilt == rebuilt
 
@@ -296,7 +296,7 @@ def test_the_only_server_is_left_alone(
     assert _run(world) == 0
     assert world.rebuilt == ["worker 3", "worker 1", "worker 2"]
     said = capsys.readouterr().out
-    assert "The only server has Nomad's state and is not rebuilt" in said
+    assert "This command keeps the only server, because it has Nomad's state" in said
     assert "All workers are rebuilt, and every host is ready." in said
 
 

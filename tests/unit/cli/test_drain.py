@@ -136,7 +136,7 @@ def test_drain_that_gives_up_names_the_droplet_and_how_to_go_on(
     said = capsys.readouterr().out
     assert "Droplet 1 is off" in said
     assert "a: not ready after 900 s. nothing answers." in said
-    assert "`./pds repair fleet` goes on" in said
+    assert "`./pds repair fleet` continues" in said
 
 
 def test_drain_does_not_stop_because_another_host_needs_a_person(account: FakeCluster) -> None:

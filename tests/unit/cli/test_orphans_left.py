@@ -38,7 +38,7 @@ def test_lists_alerts_and_keys_that_the_state_lost(alice: Owner) -> None:
     assert {kind: item.id for kind, item in found.items()} == {
         kind: alice.made[name][2] for kind, name in names.items()
     }
-    assert "each of both sends its messages" in found["uptime check"].about
+    assert "both send alerts" in found["uptime check"].about
     assert found["alert"].delete == (("doctl", "monitoring", "alert", "delete", found["alert"].id),)
     assert "loses access with its deletion: run `up` first" in found["Spaces key"].about
     assert not any(item.blocks for item in found.values())
@@ -90,7 +90,7 @@ def test_lists_what_a_cluster_s_lost_state_leaves(alice: Owner) -> None:
     found = _left(alice)
     assert sorted(item.id for item in found["droplet"]) == sorted([ids["server"], ids["worker"]])
     (worker,) = [item for item in found["droplet"] if item.id == ids["worker"]]
-    assert "It carries pds-fleet-a, and its clubs run on it" in worker.about
+    assert "It has volume pds-fleet-a and runs the clubs of that host" in worker.about
     assert worker.delete[0][:4] == ("doctl", "compute", "droplet-action", "shutdown"), "its clubs may be writing"
     (volume,) = found["volume"]
     assert (volume.id, volume.data, volume.blocks) == (ids["volume"], True, True)
