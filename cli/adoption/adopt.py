@@ -120,9 +120,9 @@ def _begun(cluster: Stack, host: str, single: Stack, fleet: Settings) -> Adoptio
         (made[VOLUME], made[ADDRESS]) != (adopted.volume, str(adopted.address)) or made[DROPLET] is None
     ):
         raise AdoptError(
-            f"pds:cluster.hosts.{host}.adopt: Pulumi.{cluster.name}.yaml has another volume or address than the state "
-            f"of {single.name}, or that has no droplet. Remove host {host} and its clubs from that file, and repeat "
-            "the command, which writes them. Nothing was changed."
+            f"pds:cluster.hosts.{host}.adopt: Pulumi.{cluster.name}.yaml does not match the state of {single.name}: "
+            f"volume or address differ, or the state has no droplet. Remove host {host} and its clubs from that file, "
+            "and repeat the command, which writes them. Nothing was changed."
         )
     return Adoption(
         cluster=cluster,
@@ -167,8 +167,8 @@ def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *,
     names = ", ".join(stack.name for stack in adoption.stacks)
     print(
         f"\nVolume {adoption.volume} and address {adoption.address} move to {cluster.name}. The PDSes of {names} are "
-        f"away from the shutdown of droplet {adoption.droplet} until each stack's `up` is over. That droplet and its "
-        f"firewall are deleted at the end. Members keep accounts, posts and sessions."
+        f"down from the shutdown of droplet {adoption.droplet} until each stack's `up` has completed. That droplet and "
+        f"its firewall are deleted at the end. Members keep accounts, posts and sessions."
     )
     if not yes and not click.confirm("Adopt it?"):
         return False
@@ -190,7 +190,9 @@ def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> i
     if adoption.droplet is not None:
         handover.set_free(account, adoption.volume, adoption.address, adoption.droplet, adoption.command)
     step(
-        4, "Write the stack files, and release from the states what belongs to the cluster, or to the Nomad that ended."
+        4,
+        "Write the stack files. Remove volume, address and the old Nomad's resources from the states. Nothing is "
+        "deleted.",
     )
     _require_clubs_on_host(adoption, read_settings(adoption.cluster.name, adoption.cluster.root))
     for stack in adoption.stacks:
@@ -264,13 +266,13 @@ def _require_present(adoption: Adoption, account: DigitalOceanAccount) -> dict[s
     others = [name for name in files if adoption.volume in (adoption.cluster.root / name).read_text("utf-8")]
     if others or not volume["droplet_ids"]:
         raise VolumeError(
-            f"An adoption of {adoption.single.name} is under way: "
+            f"`./pds adopt` of {adoption.single.name} was interrupted: "
             + (
                 f"{others[0]} has its volume {adoption.volume}. "
                 if others
                 else f"no droplet has volume {adoption.volume}. "
             )
-            + "Repeat that command, with the same cluster and host. Do not switch the droplet on. Nothing was changed."
+            + "Repeat it with the same cluster and host. Do not switch the droplet on. Nothing was changed."
         )
     if adoption.droplet not in volume["droplet_ids"] or not handover.is_on(account, adoption.droplet):
         raise VolumeError(

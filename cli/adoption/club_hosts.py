@@ -36,14 +36,14 @@ def require_clubs_on_host(stacks: Mapping[Stack, tuple[Placement, ...]]) -> None
         on = on.get("stack") if isinstance(on, Mapping) else on
         datacenter = configured(stack, "nomad.datacenter")
         if not any(on == place and (host is None or host == datacenter) for place, host in places):
-            there = f"on: {on}" + (f", nomad.datacenter: {datacenter}" if datacenter else "")
+            there = f"on {on}" + (f" (nomad.datacenter: {datacenter})" if datacenter else "")
+            there = there if on else "on its own droplet ('on' is missing)"
             wanted = " or ".join(
-                f"{place}, host {host}" if host else place or "its own droplet" for place, host in places
+                f"on {place} (host {host})" if host else f"on {place or 'its own droplet'}" for place, host in places
             )
             raise ClubHostError(
-                f"{file} has '{there if on else 'no on'}', and not {wanted}: the PDS of {stack.name} is not on this "
-                "host. If it has moved, remove it from 'clubs' of the host's stack file, and run `pulumi up` there. No "
-                "stack file was changed."
+                f"{file} places its PDS {there}. It has to be {wanted}. If it has moved, remove it "
+                "from 'clubs' of the host's stack file, and run `pulumi up` there. No stack file was changed."
             )
 
 

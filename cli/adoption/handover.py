@@ -59,8 +59,8 @@ def give_away(stack: str, droplet: int, address: str, handover: Sequence[str]) -
         code = run_in_foreground(command)
     if code:
         raise VolumeError(
-            f"The command on droplet {droplet} ended with {code}. Nothing was changed. The firewall opens ssh to "
-            "'operators.cidrs' only."
+            f"ssh to droplet {droplet} failed (exit code {code}). Nothing was changed. If it was refused: only "
+            "'operators.cidrs' may connect."
         )
 
 

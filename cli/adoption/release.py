@@ -186,7 +186,7 @@ def _finish(plan: Release, account: DigitalOceanAccount, *, yes: bool) -> int:
     workers = [str(item) for item in cluster.outputs().get("workers") or []]
     if carrier is not None and str(carrier) in workers:
         handover.set_free(account, plan.volume, plan.address, carrier, plan.command)
-    step(5, "Release from the states what is in the Nomad of the cluster, and remove it there.")
+    step(5, "Remove the host's Nomad resources from the states, then from the cluster's Nomad.")
     _require_clubs_on_host(plan, read_settings(cluster.name, cluster.root))
     for club in plan.clubs:
         if configured(club, "on") != target.name:
@@ -237,7 +237,7 @@ def _up(plan: Release, *, yes: bool) -> int:
         up(stack, yes=yes)
     print(
         f"\nHost {plan.host} of {cluster.name} is the host of {target.name}. {cluster.name} has one more spare: lower "
-        "'cluster.workers.spares' only if the last worker carries no host (`./pds list`). The worker that was shut "
+        "'cluster.workers.spares' only if the last worker runs no host (`./pds list`). The worker that was shut "
         "down is a spare again once it is on, or rebuilt. Run `./pds check` and `./pds escrow` for each stack."
     )
     return 0

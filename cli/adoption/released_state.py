@@ -36,14 +36,15 @@ def release(stack: Stack, is_released: Callable[[Json], bool]) -> int:
     folder = stack.root / "build/released"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{stack.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    write_private(folder / f"{name}-before.json", json.dumps(state).encode())
+    former = folder / f"{name}-before.json"
+    write_private(former, json.dumps(state).encode())
     deployment["resources"] = without(resources, gone)
     file = folder / f"{name}.json"
     write_private(file, json.dumps(state).encode())
-    print(f"The state of {stack.name} loses {len(gone)} resources, none of which is deleted. It is kept as it was in")
-    print(f"{folder / f'{name}-before.json'}.")
     if stack.run("stack", "import", "--file", str(file)).code:
         raise StackError(f"The state of stack {stack.name} could not be written. Repeat the command.")
+    print(f"Removed {len(gone)} resources from the state of {stack.name}. None of them was deleted. Copy of the former")
+    print(f"state: {former}")
     return len(gone)
 
 

@@ -213,7 +213,7 @@ def test_an_adopted_host_comes_back_on_a_spare_like_any_other(scenario: Scenario
 def test_a_host_of_a_cluster_gets_a_droplet_of_its_own_again(scenario: Scenario) -> None:
     scenario.ssh_reaches(scenario.machines.hosts()["a"])
     with written_to(scenario.members["chess"]) as acknowledged:
-        _killed(scenario, "5  Release from the states", "release", "bench", "a", "--to", "house", "--yes")
+        _killed(scenario, "5  Remove the host's Nomad resources", "release", "bench", "a", "--to", "house", "--yes")
         before = len(acknowledged)
         assert before
         began = time.monotonic()

@@ -85,11 +85,11 @@ def _changed(name: str, **options: Any) -> Callable[[World], None]:
         ),
         (lambda world: setattr(world, "pending", "chess-club"), StackError, "chess-club has pending changes"),
         (lambda world: setattr(world, "carrier", 99), VolumeError, "`./pds repair house` first"),
-        (lambda world: setattr(world, "carrier", None), VolumeError, "is under way: no droplet has volume"),
+        (lambda world: setattr(world, "carrier", None), VolumeError, "was interrupted: no droplet has volume"),
         (
             lambda world: world.write("navy", {"cluster": {"hosts": {"x": {"adopt": {"volume": ID}}}}}),
             VolumeError,
-            r"is under way: Pulumi\.navy\.yaml has its volume",
+            r"was interrupted: Pulumi\.navy\.yaml has its volume",
         ),
         (lambda world: world.made.clear(), AdoptError, "has no pds-host-data-volume"),
     ],

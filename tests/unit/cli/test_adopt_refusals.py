@@ -61,7 +61,8 @@ def test_a_release_keeps_what_changed_during_the_question(world: World, monkeypa
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"on": "elsewhere"}, r"Pulumi\.chess-club\.yaml has 'on: elsewhere', and not .*is not on this host"),
+        ({"on": "elsewhere"}, r"places its PDS on elsewhere\. It has to be on house or on fleet \(host a\)"),
+        ({"on": None}, r"places its PDS on its own droplet \('on' is missing\)"),
         ({"on": {"stack": "fleet"}, "nomad": {"datacenter": "b"}}, "nomad.datacenter: b"),
         ({"move:note": {"from": "house"}}, "chess-club is moving"),
     ],
@@ -84,7 +85,7 @@ def test_a_club_that_moves_or_has_moved_is_not_adopted(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"on": "elsewhere"}, "on: elsewhere.* and not fleet, host a or house"),
+        ({"on": "elsewhere"}, r"places its PDS on elsewhere \(.*\)\. It has to be on fleet \(host a\) or on house"),
         ({"on": "fleet", "nomad": {"datacenter": "b"}}, "nomad.datacenter: b"),
         ({"move:note": {"from": "fleet/a"}}, "chess-club is moving"),
     ],
@@ -200,7 +201,7 @@ def test_an_adoption_in_the_file_alone_is_checked_and_asked_about(
 
 def test_an_adoption_of_another_volume_in_the_file_is_refused(world: World) -> None:
     _by_hand(world, volume=OTHER_ID)
-    with pytest.raises(AdoptError, match="another volume or address than the state of house"):
+    with pytest.raises(AdoptError, match="does not match the state of house: volume or address differ"):
         adopt_house(world)
     assert world.calls == []
 
