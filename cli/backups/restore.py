@@ -131,7 +131,7 @@ def _check(stack: Stack) -> None:
 def _restore_one(stack: Stack, settings: Settings, request: RestoreRequest) -> int:
     """Restore one account. The PDS keeps running while it is fetched and checked."""
     if request.source and request.source != stack:
-        raise StackError("'--only' takes an account out of the stack's own backups: leave '--to' out.")
+        raise StackError("'--only' restores from the stack's own backups. Leave '--to' out.")
     api = nomad_jobs.stack_nomad_api(stack)
     nomad_jobs.wait_for_other_runs(api, JOB)
     step(1, "Fetch, check and prepare the account. The PDS keeps running.")
@@ -269,13 +269,15 @@ def _repository_access(source: Stack, settings: Settings) -> dict[str, str]:
     theirs = with_backup(source)
     if theirs.hostname != settings.hostname:
         raise StackError(
-            f"Stack {source.name} is the PDS {theirs.hostname}, this one is {settings.hostname}. A hostname is for "
-            "life: give the stack that hostname, or move its members one by one."
+            f"Stack {source.name} is the PDS {theirs.hostname}, this one is {settings.hostname}. A hostname is "
+            "permanent. Give the stack that hostname, or move its members one by one."
         )
     assert theirs.backup
     backup: dict[str, str] = source.outputs()["escrow"]["backup"]
     if theirs.backup.volume:
-        raise StackError(f"The backups of {source.name} are on a disk of its host: copy them to this one's first.")
+        raise StackError(
+            f"The backups of {source.name} are on a disk of its host. Copy them to the disk of this stack's host first."
+        )
     # Empty, not omitted: these override the environment of this stack's task, whose region is its own service's.
     return backup | {"AWS_DEFAULT_REGION": region_environment(theirs).get("AWS_DEFAULT_REGION", "")}
 

@@ -321,9 +321,9 @@ def text(stack: str, report: OrphanReport) -> str:
         ]
     for gone in report.missing:
         lines += ["", f"  {gone.kind} {gone.id} ({gone.name}) {gone.fault}", f"    {gone.about}"]
-        lines.append(f"    to forget it: {shlex.join(gone.command)}")
+        lines.append(f"    to remove it from the state: {shlex.join(gone.command)}")
         if gone.kind == "Droplet":
-            lines.append(f"    to leave, before `pulumi destroy`: {shlex.join(gone.leave)}")
+            lines.append(f"    before `pulumi destroy`: {shlex.join(gone.leave)}")
     return (
         "\n".join(lines).lstrip("\n") or f"State and account agree: nothing of stack {stack} is left over or missing."
     )

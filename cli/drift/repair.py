@@ -51,8 +51,9 @@ def repair(stack: Stack, account: DigitalOceanAccount, *, yes: bool) -> int:
     """
     settings = read_settings(stack.name, stack.root)
     if settings.on:
-        whose = f"stack {settings.on.stack}: `./pds repair {settings.on.stack}`" if settings.on.stack else "its owner"
-        print(f"note: the host belongs to {whose}. This concerns the stack's own resources.")
+        host, address = settings.on.stack, settings.on.nomad_address
+        whose = f"stack {host}: `./pds repair {host}`" if host else f"the operator of {address}"
+        print(f"note: the host belongs to {whose}. This command covers only the stack's own resources.")
     state = readable(stack)
     report = orphans.find_orphans(stack, account)
     plan = RepairPlan()

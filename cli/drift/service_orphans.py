@@ -30,7 +30,7 @@ def _uptime_checks(stack: str, state: State, account: DigitalOceanAccount) -> It
                 kind="uptime check",
                 id=item["id"],
                 about=f"{item['name']}, of {item['target']}, with its alerts. The next `up` creates another one, and "
-                "each of both sends its messages.",
+                "both send alerts.",
                 delete=(("doctl", "monitoring", "uptime", "delete", item["id"]),),
             )
 
@@ -43,7 +43,7 @@ def _alert_policies(stack: str, state: State, account: DigitalOceanAccount) -> I
             yield Orphan(
                 kind="alert",
                 id=item["uuid"],
-                about=f"{item['description']}. The next `up` creates another one, and each of both sends its messages.",
+                about=f"{item['description']}. The next `up` creates another one, and both send alerts.",
                 delete=(("doctl", "monitoring", "alert", "delete", item["uuid"]),),
             )
 

@@ -121,7 +121,7 @@ def _passphrase(new: bool) -> str:
             raise EscrowError(f"{PASSPHRASE_FILE}: {named}: {error.strerror}.") from None
     else:
         typed = getpass.getpass("Passphrase for the escrow file: ")
-        if new and getpass.getpass("The same again: ") != typed:
+        if new and getpass.getpass("Repeat the passphrase: ") != typed:
             raise EscrowError("The two passphrases differ; nothing was written.")
     if new and len(typed) < _SHORTEST:
         raise EscrowError(f"The passphrase is too short: {_SHORTEST} characters at least, better six words.")

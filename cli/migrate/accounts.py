@@ -32,7 +32,7 @@ def source_url(text: str, target: Target) -> str:
     """Return the old server's URL. Raises MigrationError if it is none, or the stack's own PDS."""
     parts = urlsplit(text if "://" in text else f"https://{text}")
     if not parts.hostname or parts.path.strip("/") or parts.query:
-        raise MigrationError(f"--from {text} is no URL of a server. Write for example https://bsky.social.")
+        raise MigrationError(f"--from {text} is not the URL of a server. Write for example https://bsky.social.")
     if parts.scheme != "https" and parts.hostname not in LOOPBACK:
         raise MigrationError(f"--from {text} would send the password unencrypted. Write an https URL.")
     if parts.hostname == target.settings.hostname:
@@ -94,7 +94,9 @@ def old_server(
             return OldServer(client=other, did=did, session=session)
     if moved:  # the account lives on the server of the login
         return OldServer(client=client, did=did, session=session)
-    raise MigrationError(f"The account's server is {data}, which is no part of {client.host}. Write --from {data}.")
+    raise MigrationError(
+        f"The account's server is {data}, which does not belong to {client.host}. Write --from {data}."
+    )
 
 
 def _is_for(client: AccountClient, url: str) -> bool:

@@ -54,7 +54,7 @@ def read_export(path: Path, did: str) -> Exported:
         except CarError as error:
             raise CarError(f"The exported repository is damaged: {error}. Run the command again.") from None
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise CarError(f"The export is no repository ({error}). Run the command again.") from None
+            raise CarError(f"The export is not a repository ({error}). Run the command again.") from None
         if owner != did:
             raise CarError(f"The export is the repository of {owner}, not of {did}. Nothing was imported.")
         return Exported(did, rev, str(data), count, file.tell())

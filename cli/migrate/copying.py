@@ -86,8 +86,8 @@ def refuse_size(export: car.Exported, settings: Settings) -> None:
     if needed > settings.pds.memory_mib:
         raise MigrationError(
             f"To import {export.blocks:,} blocks the server needs about {needed:,} MiB, and 'pds.memory_mib' is "
-            f"{settings.pds.memory_mib:,}. With less it would end, for every member. Set 'pds.memory_mib: {needed}' "
-            "for the move, run `pulumi up`, and run the command again."
+            f"{settings.pds.memory_mib:,}. With less memory the server would stop for all members. Set "
+            f"'pds.memory_mib: {needed}' for the move, run `pulumi up`, and run the command again."
         )
     if limit is not None and export.size > limit:
         raise MigrationError(
@@ -146,13 +146,13 @@ def _copy_blob(old: OldServer, new: NewServer, cid: str, record: str, limit: int
         file.seek(0)
         content = file.read()
     if not is_hash_of(cid, content):
-        return MissingBlob(record, cid, f"{old.host} has other bytes under its name")
+        return MissingBlob(record, cid, f"{old.host} sent content that does not match the CID")
     try:
         uploaded = new.client.upload("com.atproto.repo.uploadBlob", content, kind)["blob"]
     except CallRefusedError as refusal:
         return MissingBlob(record, cid, f"{new.host} refuses it: {refusal.message or refusal.status}")
     if uploaded["ref"]["$link"] != cid:
-        return MissingBlob(record, cid, f"{new.host} stores it under another name")
+        return MissingBlob(record, cid, f"{new.host} returned another CID")
     return len(content)
 
 

@@ -64,7 +64,7 @@ def _blobs(lost: Sequence[MissingBlob], folder: Path) -> list[str]:
     listing.write_text("".join(f"{blob.cid} {blob.record} {blob.reason}\n" for blob in lost))
     shown = [f"  {blob.record}: {blob.cid}: {blob.reason}" for blob in lost[:_SHOWN]]
     more = [f"  and {len(lost) - _SHOWN:,} more"] if len(lost) > _SHOWN else []
-    head = f"{len(lost):,} blobs (pictures, videos), whose records are there. All of them: {listing}"
+    head = f"{len(lost):,} blobs (pictures, videos) are missing. Their records were copied. Full list: {listing}"
     return [head, *shown, *more]
 
 
@@ -80,7 +80,7 @@ def _stays(old: OldServer, new: NewServer, handle: str) -> list[str]:
     if names:
         lines.append(f"app passwords: {', '.join(names)}. Create new ones on {new.host}")
     if old.session.get("emailAuthFactor"):
-        lines.append("the sign-in code by mail: this server does not offer it")
+        lines.append(f"the sign-in code by mail: {new.host} does not offer it")
     lines += [
         f"the confirmation of the e-mail address: confirm it again on {new.host}",
         f"sessions of apps: log in again, with {new.host} as the hosting provider",

@@ -70,7 +70,7 @@ def migrate(
         if identity.server != target.public_url:
             old = accounts.old_server(client, session, identity, target, "", connect)
             return _move(this, client, old, identity, file)
-        say(f"{did} has moved: the identity names {target.settings.hostname}. What is left follows.")
+        say(f"{did} has moved: the identity names {target.settings.hostname}. Finishing the remaining steps.")
         new = accounts.new_server(target, None, file, ask, clock, say)
 
         def find_old() -> OldServer:
@@ -98,8 +98,8 @@ def _move(this: Migration, login: AccountClient, old: OldServer, identity: Ident
     new = accounts.new_server(target, old, file, this.ask, this.clock, say)
     if new.status()["activated"]:
         raise MigrationError(
-            f"The account is active on {new.host}, and the directory names {identity.server}. `./pds check "
-            f"{target.stack}` shows more. Nothing was changed."
+            f"The account is active on {new.host}, and the directory names {identity.server}. Two servers would write "
+            f"for one identity. Run `./pds check {target.stack}`. Nothing was changed."
         )
     identity_change(identity, old.credentials(), new.credentials())  # refused before hours of copying
     change = _copied_and_agreed(this, old, new, file, identity)
@@ -177,8 +177,8 @@ def _finish(
 
 def _not_deactivated(this: Migration) -> int:
     this.say(
-        "The account is active here, and not deactivated at the old server. Run the command again when that server "
-        "answers. If it has deleted or taken down the account, only `pulumi up` is left."
+        "The account is active here. The old server has not deactivated its copy yet. Run the command again when that "
+        "server answers. If it has deleted or taken down the account, only `pulumi up` is left."
     )
     return 1
 

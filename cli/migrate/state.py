@@ -81,5 +81,7 @@ def progress_file(root: Path, stack: str, did: str) -> Iterator[ProgressFile]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise MigrationError(f"Another `./pds migrate-account` moves {did} at this moment. Wait for it.") from None
+            raise MigrationError(
+                f"Another `./pds migrate-account` is already moving {did}. Wait until it ends."
+            ) from None
         yield ProgressFile(folder, did)

@@ -44,7 +44,7 @@ class Terminal:
 
     def new_secret(self, text: str) -> str:
         """Return what is typed twice, unseen."""
-        return str(click.prompt(text, hide_input=True, confirmation_prompt="The same again"))
+        return str(click.prompt(text, hide_input=True, confirmation_prompt="Repeat the password"))
 
     def agree(self, text: str) -> bool:
         """Return whether the answer is yes."""
@@ -124,7 +124,7 @@ def choose_handle(request: MigrationRequest, present: str, old_domains: tuple[st
         raise MigrationError(f"{handle} would stay with the old server. Choose another one with --new-handle.")
     if is_reserved(handle, domains):
         raise MigrationError(
-            f"The server reserves {handle}. Choose another one with --new-handle. After the move it can be changed: "
-            f"'was: OTHER' and 'reserved: true' beside it in the stack file."
+            f"The server reserves {handle}. Choose another one with --new-handle. To use it after the move, write "
+            f"`handle: {handle}`, `was: OTHER` and `reserved: true` for the member in the stack file."
         )
     return handle

@@ -113,8 +113,9 @@ class StackList:
             yield f"The next one: ./pds new NAME --hostname pds.their-club.org --on {where}"
         elif self.capacities:
             yield (
-                "No host has capacity: raise 'host.size' or 'volume.size_gib' of one (of a cluster 'workers.size' or "
-                "'volume_gib'), add a host to a cluster, or give the next club its own."
+                "No host has capacity: raise 'host.size' or 'volume.size_gib' of one (of a cluster "
+                "'cluster.workers.size' or 'cluster.hosts.NAME.volume_gib'), add a host to a cluster, or give the next "
+                "club its own."
             )
         yield from self.notes
 

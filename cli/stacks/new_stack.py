@@ -122,7 +122,8 @@ def refuse_existing(request: NewStackRequest, existing: Collection[str]) -> None
     """Raise NewStackError if the backend, which has the stacks `existing`, has the new stack or lacks its host's."""
     if request.name in existing:
         raise NewStackError(
-            f"There is a stack {request.name} already, made elsewhere: its file is not here. Nothing changed."
+            f"Stack {request.name} is in the backend, but Pulumi.{request.name}.yaml is not here. Copy its file, or "
+            "choose another name. Nothing was changed."
         )
     if request.on and request.on not in existing:
         raise NewStackError(

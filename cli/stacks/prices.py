@@ -17,8 +17,8 @@ from components.settings.sections.settings import Settings
 PRICE_TABLE: Mapping[str, Any] = json.loads(Path(__file__).with_name("prices.json").read_text())
 
 RULE = (
-    "A host's droplet and volume (of a cluster all of them), divided by the PDSes on it: its own, and the clubs that "
-    "its stack file names."
+    "Droplet and volume of the host, or all droplets and volumes of the cluster, divided by the PDSes on it: its own, "
+    "and the clubs in its stack file."
 )
 
 

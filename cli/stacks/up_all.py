@@ -238,4 +238,4 @@ def print_results(results: Sequence[UpdateResult], logs: Path, console: Console)
     for result in results:
         if result.remark:
             console.print(f"{result.stack}: {result.remark}", markup=False)
-    console.print(f"What the engine said: {os.path.relpath(logs)}/STACK.log", markup=False)
+    console.print(f"Engine output: {os.path.relpath(logs)}/STACK.log", markup=False)

@@ -145,12 +145,12 @@ def test_a_lost_blob_is_listed_before_anything_is_final_and_copied_once_it_is_ba
     damaged.write_bytes(b"x" * len(content))
     assert here.run(f"lou.{OLD}", here.answers(did, agrees=False)) == 1
     nothing_final(here, did)
-    assert "2 blobs (pictures, videos), whose records are there" in here.output
+    assert "2 blobs (pictures, videos) are missing. Their records were copied." in here.output
     [listing] = here.root.rglob("missing-blobs.txt")
     lines = {line.split(" ")[0]: line for line in listing.read_text().splitlines()}
     assert set(lines) == {lost.name, damaged.name}
     assert f"at://{did}/at.noted.try.blob/" in lines[lost.name]
-    assert "has other bytes under its name" in lines[damaged.name]
+    assert "sent content that does not match the CID" in lines[damaged.name]
 
     shutil.move(here.root / lost.name, lost)
     assert here.run(f"lou.{OLD}", here.answers(did)) == 0, "the damaged one stays lost, and the member agreed"

@@ -235,7 +235,7 @@ def test_a_member_brings_an_account_from_another_server(month: Month) -> None:
             [
                 (f"Password of ann.bsky.social at {OLD_HOST}", lambda: PASSWORD),
                 (f"New password of {ANN} on {HOSTNAME}", lambda: NEW_PASSWORD),
-                ("The same again", lambda: NEW_PASSWORD),
+                ("Repeat the password", lambda: NEW_PASSWORD),
                 (f"Move the identity to {HOSTNAME} now?", lambda: "y"),
                 ("Token from that mail (empty: send another mail)", token),
             ],

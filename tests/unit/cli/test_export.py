@@ -35,8 +35,8 @@ def test_reads_an_export_and_finds_its_root_of_records(tmp_path: Path) -> None:
         (lambda content: content[:-3], "it ends within a block"),
         (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "does not hash to its name"),
         (lambda content: content[: content.index(b"rev")], "it ends within a block"),
-        (lambda content: b"<html>Bad Gateway</html>", "damaged|is no repository"),
-        (lambda content: b"", "damaged|is no repository"),
+        (lambda content: b"<html>Bad Gateway</html>", "damaged|is not a repository"),
+        (lambda content: b"", "damaged|is not a repository"),
         (lambda content: _export("did:plc:other")[0], "is the repository of did:plc:other"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_handle_of_the_old_server_stays_there_and_an_own_domain_moves(
     [
         ("http://bsky.test", "unencrypted"),
         ("https://noted.at", "is the PDS of stack club itself"),
-        ("https://bsky.test/xrpc", "is no URL of a server"),
+        ("https://bsky.test/xrpc", "is not the URL of a server"),
     ],
 )
 def test_refuses_a_source_before_a_password_is_asked_for(source: str, message: str, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_the_session_is_sent_only_to_the_server_that_it_is_for(
     if sent:
         assert old_server(client, session, identity, _target(tmp_path), "", connect).client is other
     else:
-        with pytest.raises(MigrationError, match=f"which is no part of bsky.test. Write --from {server}"):
+        with pytest.raises(MigrationError, match=f"which does not belong to bsky.test. Write --from {server}"):
             old_server(client, session, identity, _target(tmp_path), "", connect)
     assert asked == [server] * sent
 

@@ -182,7 +182,7 @@ def test_uses_a_place_that_the_host_s_file_grants_already(project: FakeProject) 
     ("options", "existing", "error"),
     [
         ({"name": "dev"}, ("dev",), "Pulumi.dev.yaml exists already"),
-        ({"on": "dev"}, ("dev", NAME), "There is a stack chess already"),
+        ({"on": "dev"}, ("dev", NAME), "Stack chess is in the backend, but"),
         ({"on": "dev"}, (), "There is no stack dev in this backend"),
         ({"on": "dev", "cidrs": ("203.0.113.7/32",)}, ("dev",), "are for a host of its own"),
         ({}, ("dev",), "needs '--cidr'"),

@@ -182,7 +182,7 @@ def test_removes_old_data_and_verifies_only_after_a_running_restore(alice: Owner
 
 def test_refuses_another_pds_s_backups_before_it_pauses(alice: Owner) -> None:
     alice.write("old", backup=BACKUP, hostname="chess.at", dns={"zone": "chess.at"})
-    with pytest.raises(StackError, match="is for life"):
+    with pytest.raises(StackError, match="is permanent"):
         restore.restore(alice.stack, RestoreRequest(source=Stack("old", alice.stack.root), yes=True))
     assert alice.pulumi.ran == []
 
