@@ -25,7 +25,7 @@ class Topic(StrEnum):
     ACCOUNTS = "accounts"
     DATA = "keys, backups, blobs"
     OBSERVE = "checks, logs, access"
-    REPAIR = "left-over and lost resources"
+    REPAIR = "repair and maintenance"
 
 
 TOPICS: dict[str, Topic] = {}

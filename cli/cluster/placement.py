@@ -1,4 +1,4 @@
-"""Chooses a host of a cluster for clubs that name none, and writes it down; `./pds place` and `./pds new --on`.
+"""Chooses a host of a cluster for clubs that name none, and writes it down; `./pds assign-hosts` and `./pds new --on`.
 
 `pulumi up` chooses none: after a change of the file it could choose another host than the one with the club's data.
 """
@@ -20,7 +20,7 @@ CLUBS = ("pds:clubs", "clubs")
 """The spellings of the key in a stack file."""
 
 
-def place(stack: str, root: Path) -> StackFileEdit | None:
+def assign_hosts(stack: str, root: Path) -> StackFileEdit | None:
     """Write a host for each club of a cluster that has none; return the change, or None if there is nothing to do.
 
     Raises StackFileError, and ClusterError if a club has room on no host.
@@ -35,7 +35,7 @@ def place(stack: str, root: Path) -> StackFileEdit | None:
 
 
 def with_hosts(stack: str, text: str) -> str:
-    """Return the text of a stack file with a host for each club that has none. Raises as `place`."""
+    """Return the text of a stack file with a host for each club that has none. Raises as `assign_hosts`."""
     document = yaml.safe_load(text)
     config = document.get("config") if isinstance(document, Mapping) else None
     clubs = next((config[key] for key in CLUBS if isinstance(config, Mapping) and config.get(key)), None)
@@ -68,7 +68,7 @@ def choose_host(stack: str, settings: Settings, club: str, wish: ClubOptions) ->
     raise ClusterError(
         f"No host of {stack} has room for {club}, which needs {wish.memory_mib} MiB of memory, {wish.disk_gib} GiB of "
         f"disk and {wish.job_demand.mhz} MHz: {left}. Nothing was changed. Add a host to 'cluster.hosts' in "
-        f"Pulumi.{stack}.yaml, or raise 'cluster.workers.size' or its 'volume_gib'."
+        f"Pulumi.{stack}.yaml, or raise 'cluster.workers.size' or 'cluster.hosts.NAME.volume_gib'."
     )
 
 

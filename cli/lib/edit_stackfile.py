@@ -1,7 +1,7 @@
 """Edits of stack files that add entries and change no other byte.
 
 Comments, order, line ends and encrypted values stay. The result is parsed again and refused unless it equals the old
-content with the new entries. Used by `./pds members --adopt`, `./pds new` and `./pds place`.
+content with the new entries. Used by `./pds members --adopt`, `./pds new` and `./pds assign-hosts`.
 
 A round trip of ruamel.yaml (0.19.1, with `preserve_quotes`) keeps comments and quotes, but not the rest of a person's
 file: it rewrites indentation and the spaces inside `{}` and `[]`, moves comments to other columns, turns `True` into

@@ -28,7 +28,7 @@ RETIRED = {
     r"\bmark file\b|\bthe mark of (a|any|its) PDS\b": "identity file",
     r"\b(departures|documents|directory|watch|confirm)\.cjs\b": "account_events, did_documents, fake_plc, …",
     r"\b(pds-dir|drain|open|older)\.sh\b": "host-volume-plugin, stop-before-shutdown, restic_open, fetch_older",
-    r"\./pds (club|clubs|let-in|move-in|gate|rescue|token|verify)(?![\w-])": "new, list, allow-ip, …",
+    r"\./pds (club|clubs|let-in|move-in|gate|place|rescue|token|verify)(?![\w-])": "new, list, allow-ip, …",
     r"\b(nobody|somebody|whoever|anybody)\b": "a concrete subject",
     r"\b(LetIn\w*|AccountError)\b": "FirewallError, DigitalOceanError",
     r"\breplacing\.json\b": "replace_triggers.json",

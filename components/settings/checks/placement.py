@@ -208,7 +208,7 @@ def _no_host(settings: Settings, cluster: ClusterOptions, name: str, club: ClubO
     return Fault(
         f"clubs.{name}.host",
         "a cluster has several hosts.",
-        f"Run `./pds place`, which writes the one with the most room{now}, or write one of: {hosts}.",
+        f"Run `./pds assign-hosts`, which writes the one with the most free memory{now}, or write one of: {hosts}.",
     )
 
 

@@ -1,5 +1,5 @@
-"""A club of a cluster from the command line: `./pds new`, `place`, `list`, `check`, backup, drill, and moves under
-writes, some of them killed: `pytest tests/e2e/scenarios/e2e_cluster_clubs.py -x`, as root.
+"""A club of a cluster from the command line: `./pds new`, `assign-hosts`, `list`, `check`, backup, drill, and moves
+under writes, some of them killed: `pytest tests/e2e/scenarios/e2e_cluster_clubs.py -x`, as root.
 
 The real engine, providers, Nomad (a server, and a client on each worker), Docker, PDS, PLC directory and restic. One
 scenario, in this order. The hosts of process grade share this machine's ports, so the club has no ingress.
@@ -108,12 +108,12 @@ def test_new_takes_the_host_with_the_most_room_and_writes_both_files(scenario: S
     assert scenario.config(scenario.club)["pds:nomad"]["datacenter"] == "b"
 
 
-def test_up_chooses_no_host_and_place_writes_one_down(scenario: Scenario) -> None:
+def test_up_chooses_no_host_and_assign_hosts_writes_one_down(scenario: Scenario) -> None:
     scenario.cluster.configure(clubs={"rooks": {"port": 3132}})
     refused = scenario.cluster.pulumi("preview", check=False)
     assert refused.code
-    assert "./pds place" in refused.output
-    scenario.cluster.pds("place")
+    assert "./pds assign-hosts" in refused.output
+    scenario.cluster.pds("assign-hosts")
     clubs = scenario.config(scenario.cluster)["pds:clubs"]
     assert clubs["rooks"] == {"port": 3132, "host": "a"}
     # Not the first ports of clubs, which another environment on this machine may use.

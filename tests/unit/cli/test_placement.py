@@ -1,4 +1,4 @@
-"""`./pds place` and `./pds new --on` a cluster: which host a club gets, and what is refused before it is written."""
+"""`./pds assign-hosts` and `./pds new --on` a cluster: the host that a club gets, and what is refused."""
 
 import copy
 from collections.abc import Mapping
@@ -83,7 +83,9 @@ def test_a_stack_that_is_no_cluster_is_left_as_it_is() -> None:
 
 
 def test_up_refuses_a_club_without_a_host_and_names_the_command() -> None:
-    with pytest.raises(StackFileError, match=r"(?s)clubs\.chess\.host.*`\./pds place`.*most room, now 'b'"):
+    with pytest.raises(
+        StackFileError, match=r"(?s)clubs\.chess\.host.*`\./pds assign-hosts`.*most free memory, now 'b'"
+    ):
         parse_settings("fleet", fleet(CLUBS))
 
 
@@ -93,16 +95,16 @@ def test_command_writes_the_file_once(
     (project.root / "Pulumi.fleet.yaml").write_text(fleet(CLUBS))
     for module in ("offline", "cli.registry"):
         monkeypatch.setattr(f"{module}.ROOT", project.root)
-    assert app.main(["place", "fleet"]) == 0
+    assert app.main(["assign-hosts", "fleet"]) == 0
     assert "+    chess: {port: 3101, host: b}" in capsys.readouterr().out
     written = (project.root / "Pulumi.fleet.yaml").read_bytes()
-    assert app.main(["place", "fleet"]) == 0
+    assert app.main(["assign-hosts", "fleet"]) == 0
     assert "Every club in Pulumi.fleet.yaml has a host." in capsys.readouterr().out
     assert (project.root / "Pulumi.fleet.yaml").read_bytes() == written
 
 
 @pytest.mark.parametrize(
-    "arguments", [["place", "dev"], ["drain", "dev", "a"], ["adopt", "dev", "a", "--from", "club"],
+    "arguments", [["assign-hosts", "dev"], ["drain", "dev", "a"], ["adopt", "dev", "a", "--from", "club"],
                   ["release", "dev", "a", "--to", "club"]], ids=lambda arguments: arguments[0]
 )  # fmt: skip
 def test_commands_of_a_cluster_refuse_another_stack_before_they_need_an_engine(
