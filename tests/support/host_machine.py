@@ -56,17 +56,30 @@ class Machine:
     def run(self, script: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             ["/bin/sh", FILES / script, *arguments],
-            env={
-                "PATH": f"{self.stands}:/usr/sbin:/usr/bin:/sbin:/bin",
-                "PDS_ROOT": str(self.root),
-                "PDS_WAIT_SECONDS": "0",
-            }
-            | environment,
+            env=self._environment | environment,
             capture_output=True,
             text=True,
             timeout=600,
             check=False,
         )
+
+    def begin(self, script: str, *arguments: str) -> "subprocess.Popen[str]":
+        """Start a script that runs beside the test."""
+        return subprocess.Popen(
+            ["/bin/sh", FILES / script, *arguments],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{self.stands}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PDS_ROOT": str(self.root),
+            "PDS_WAIT_SECONDS": "0",
+        }
 
     def calls(self, *names: str) -> list[str]:
         """The calls of the stand-ins, in order; only of those named, if any are."""

@@ -19,11 +19,16 @@ running() {
     docker ps --quiet --filter label=com.hashicorp.nomad.alloc_id
 }
 
+# Under this lock, because a start that is under way may have seen the disk and not noted its host yet (carry.sh).
+mkdir -p "$state"
+exec 8>"$state/state.lock"
+flock 8
 if ! grep -qsx "VOLUME=$volume" "$state/carried.env"; then
     exit 0 # not the volume of this worker's host
 fi
-# First, so that a start that is under way is the last one.
+# First, so that a start that is under way ends before its next step, and no other begins.
 touch "$state/volume-lost"
+flock --unlock 8
 exec 9>"$state/carry.lock"
 flock 9
 say "$volume was taken away; ending all that ran from it"

@@ -3,6 +3,8 @@
 import base64
 import re
 import subprocess
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
@@ -20,6 +22,8 @@ def worker(machine: Machine) -> Machine:
     machine.file("etc/pds/srv-nomad.mount", "What=/dev/disk/by-id/scsi-0DO_Volume_@VOLUME@\n")
     machine.file("var/lib/pds/setup-done", "")
     machine.file("var/lib/cloud/data/instance-id", "4711\n")
+    for host in "ab":
+        machine.file(f"dev/disk/by-id/scsi-0DO_Volume_pds-fleet-{host}", "")
     machine.stand_in("systemctl")
     return machine
 
@@ -129,6 +133,91 @@ def test_a_worker_that_lost_its_volume_gets_no_host_before_a_reboot(carrying: Ma
     assert again.returncode == 1
     assert "REFUSED" in again.stdout
     assert carrying.calls("systemctl") == before
+
+
+def test_a_volume_that_is_gone_before_its_start_leaves_the_worker_blank(worker: Machine) -> None:
+    (worker.root / "dev/disk/by-id/scsi-0DO_Volume_pds-fleet-a").unlink()
+    assert worker.run("carry.sh", "0DO_Volume_pds-fleet-a").returncode == 0
+    assert worker.calls("systemctl") == []
+    assert worker.run("carry.sh", "0DO_Volume_pds-fleet-b").returncode == 0, "the takeover counts it as a spare"
+    assert (worker.root / "run/pds/carried.env").read_text() == "VOLUME=pds-fleet-b\nSTACK=fleet-b\n"
+
+
+Beside = Callable[..., tuple[int, str]]
+_END = [
+    "systemctl stop --no-block nomad.service pds-grow.timer",
+    "systemctl kill --kill-whom=all --signal=SIGKILL nomad.service",
+]
+_PAUSE = """touch "$PDS_ROOT/paused"
+until [ -e "$PDS_ROOT/go-on" ]; do sleep 0.02; done"""
+
+
+@pytest.fixture
+def beside(worker: Machine) -> Iterator[Beside]:
+    """Begins `first`, which a stand-in pauses, and then `second`; lets the first go on once the second has ended or
+    waits for `lock`. Returns the exit code and the output of the start among them."""
+    worker.stand_in("docker")
+    worker.stand_in("flock", body='exec /usr/bin/flock "$@"')
+    worker.file("proc/self/mountinfo", _MOUNTS)
+    worker.stand_in("umount")
+    running: list[subprocess.Popen[str]] = []
+
+    def run(first: str, second: str, lock: int) -> tuple[int, str]:
+        running.append(worker.begin(first, "0DO_Volume_pds-fleet-a"))
+        _until((worker.root / "paused").exists)
+        before = worker.calls("flock").count(f"flock {lock}")
+        running.append(worker.begin(second, "0DO_Volume_pds-fleet-a"))
+        _until(lambda: running[1].poll() is not None or worker.calls("flock").count(f"flock {lock}") > before)
+        worker.file("go-on", "")
+        outputs = [process.communicate(timeout=60)[0] for process in running]
+        start, end = (0, 1) if first == "carry.sh" else (1, 0)
+        assert running[end].returncode == 0, outputs[end]
+        return running[start].returncode, outputs[start]
+
+    yield run
+    for process in running:
+        process.kill()
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("what the test waits for does not happen")
+
+
+def test_a_disk_that_vanishes_while_its_owner_is_read_is_no_host(worker: Machine, beside: Beside) -> None:
+    disk = worker.root / "dev/disk/by-id/scsi-0DO_Volume_pds-fleet-a"
+    worker.stand_in("debugfs", body=f'[ -e "$PDS_ROOT/paused" ] || {{ rm {disk}\n{_PAUSE}\n}}')
+    assert beside("carry.sh", "volume-lost.sh", lock=9)[0] == 0
+    assert worker.calls("systemctl") == []
+    assert worker.run("carry.sh", "0DO_Volume_pds-fleet-b").returncode == 0, "the takeover counts it as a spare"
+
+
+def test_a_disk_that_vanishes_while_its_host_is_noted_is_lost(worker: Machine, beside: Beside) -> None:
+    pause = f'[ "$*" != 8 ] || [ -e "$PDS_ROOT/paused" ] || {{\n{_PAUSE}\n}}'
+    worker.stand_in("flock", body=f'/usr/bin/flock "$@"\n{pause}')
+    beside("carry.sh", "volume-lost.sh", lock=8)
+    assert worker.calls("systemctl")[-2:] == _END, "an end that is too early finds no host, and ends nothing"
+    assert (worker.root / "run/pds/volume-lost").exists()
+
+
+@pytest.mark.parametrize("step", ["pds-volume-prepare", "pds-volume-claim"])
+def test_a_disk_that_vanishes_while_it_is_prepared_starts_no_agent(worker: Machine, beside: Beside, step: str) -> None:
+    worker.stand_in("systemctl", body=f'[ "$*" != "start {step}.service" ] || {{\n{_PAUSE}\n}}')
+    code, output = beside("carry.sh", "volume-lost.sh", lock=9)
+    assert (code, "REFUSED: this worker lost the volume" in output) == (1, True)
+    calls = worker.calls("systemctl")
+    after = calls[calls.index(f"systemctl start {step}.service") + 1 :]
+    assert after == _END, "the disk may be back by now, and a PDS that starts from it would be killed at once"
+
+
+def test_a_disk_that_is_back_while_its_host_still_ends_is_left_alone(carrying: Machine, beside: Beside) -> None:
+    carrying.stand_in("docker", body=_ONE_CONTAINER.replace("kill) ", f"kill)\n{_PAUSE}\n"))
+    code, output = beside("volume-lost.sh", "carry.sh", lock=9)
+    assert (code, "REFUSED: this worker lost the volume" in output) == (1, True)
+    assert carrying.calls("systemctl") == _END, "the old mounts and processes may still be there"
 
 
 def test_another_volume_that_is_taken_away_ends_nothing(carrying: Machine) -> None:
