@@ -1,12 +1,11 @@
 """Calls to one server as one account: rate limits, sessions that expire, connections that break.
 
 Rate limits are those of @atproto/xrpc-server (`rate-limiter.js`): every limited response has `RateLimit-Remaining` and
-`RateLimit-Reset`, in seconds since the epoch; 429 is the refusal. Other servers and proxies send `Retry-After` (RFC
-9110), or `RateLimit-Reset` as a number of seconds (an IETF draft). Does not own: which calls are made, or why.
+`RateLimit-Reset`; 429 is the refusal. Other servers and proxies send `Retry-After`. Does not own: which calls are made,
+or why.
 """
 
 import base64
-import email.utils
 import json
 import ssl
 import threading
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from components.clients.errors import ServiceError
+from components.takeover.rate_limit import seconds_until_next
 
 Json = Any
 
@@ -34,8 +34,6 @@ _CHUNK = 256 * 1024
 _EARLY = 60.0
 """Seconds before the end of a session at which it is renewed."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_EPOCH = 1_000_000_000
-"""A larger `RateLimit-Reset` is a time, a smaller one a number of seconds."""
 
 
 class Clock(Protocol):
@@ -274,26 +272,13 @@ class AccountClient:
         refused = refused or (response.status_code == 503 and "retry-after" in response.headers)
         if not refused and response.headers.get("ratelimit-remaining") != "0":
             return 0.0
-        delay = self._delay(response)
+        delay = seconds_until_next(response.headers, self._clock.time())
         if refused:
             delay = 10.0 if delay is None else max(delay, 1.0)
         delay = delay or 0.0
         with self._lock:
             self._next[method] = self._clock.monotonic() + delay
         return delay
-
-    def _delay(self, response: httpx.Response) -> float | None:
-        """Return the seconds that the headers ask for, by the server's own clock."""
-        after, reset = response.headers.get("retry-after", ""), response.headers.get("ratelimit-reset", "")
-        now = _seconds_of(response.headers.get("date", "")) or self._clock.time()
-        if after.strip().isdigit():
-            return float(after)
-        if moment := _seconds_of(after):
-            return max(moment - now, 0.0)
-        if not reset.strip().isdigit():
-            return None
-        # The moment is rounded down to a second, and so is the date.
-        return max(float(reset) - now, 0.0) + 1.0 if float(reset) > _EPOCH else float(reset)
 
     def _wait(self, method: str) -> None:
         with self._lock:
@@ -348,10 +333,3 @@ def token_claims(token: str) -> dict[str, Json]:
     except (IndexError, ValueError):
         return {}
     return claims if isinstance(claims, dict) else {}
-
-
-def _seconds_of(date: str) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError):
-        return None

@@ -19,14 +19,18 @@ from components.takeover.decide import (
     no_spare,
     spares_of,
 )
-from components.takeover.services import Refused, Unavailable
+from components.takeover.services import Limited, Refused, Unavailable
 
 LEASE_SECONDS = 60.0
 LONGEST_LEASE_SECONDS = 2 * LEASE_SECONDS
 """A lease that ends later was written by a clock that is ahead, and holds no other program."""
 UPGRADE = "(upgrade)"
 """In place of a host's name: the droplet is about to be rebuilt by `./pds upgrade`."""
+RATE = "(rate)"
+"""In place of a host's name: the rate of requests that DigitalOcean takes, which is one for all hosts."""
 _TRIES = 5
+_SETTLED = frozenset({"fine", "foreign", "refused"})
+"""Steps of a host that nothing is under way with."""
 
 
 class Cloud(Protocol):
@@ -73,35 +77,70 @@ class Passes:
     seizes: bool = False
     """Whether it takes the lease of another program: a person has decided."""
     tell: Callable[[str, Step], None] = lambda _host, _step: None
-    """Told each step once it is done, with its host; '' is for what concerns all hosts."""
+    """Told each step once it is done, with its host; '' and RATE are for what concerns all hosts."""
+    limited_seconds: float = 0.0
+    """After a pass that was cut short: the time until DigitalOcean takes the next request."""
     _unknown: dict[str, float] = field(default_factory=dict)
     """Hosts without a node, and since when this program sees none."""
+    _last: dict[str, Step] = field(default_factory=dict)
+    """The last step of each host."""
+    _reached: set[str] = field(default_factory=set)
+    """The hosts that were looked at before a pass was cut short; none if it was not."""
 
     def once(self) -> list[Step]:
         """The steps of one pass, already done. Nothing is guessed about a host of which a service can't tell, and the
-        other hosts go on. Raises Unavailable if it can't tell of any, and Refused if the token lacks a right."""
+        other hosts go on. Once DigitalOcean takes no more requests, the pass is cut short. Raises Unavailable if
+        nothing is known of any host, and Refused if the token lacks a right."""
+        self.limited_seconds = 0.0
         if self.holder and not self.take_lease():
             held = Step("wait", "another takeover holds the lease")
             self.tell("", held)
             return [held]
-        heard = Heard.of(self.servers.node(place.name) for place in self.places)
+        nodes = {place.name: self.servers.node(place.name) for place in self.places}
+        heard = Heard.of(nodes.values())
         self.tell("", Step("fine"))
-        steps: list[Step] = []
         silent: list[Unavailable] = []
-        for place in self.places:
+        for place in self._urgent_first(nodes):
             try:
-                steps.append(self._one(place, heard))
+                step = self._one(place, heard)
+            except Limited as error:
+                return self._cut_short(error)
             except Unavailable as error:
                 silent.append(error)
-                steps.append(Step("wait", f"host {place.name}: {error}"))
+                step = Step("wait", f"host {place.name}: {error}")
             except Refused as error:
                 if error.status in (401, 403):
                     raise
-                steps.append(Step("refused", f"host {place.name}: {error}"))
-            self.tell(place.name, steps[-1])
-        if silent and len(silent) == len(steps):
+                step = Step("refused", f"host {place.name}: {error}")
+            self._last[place.name] = step
+            self._reached.add(place.name)
+            self.tell(place.name, step)
+        self._reached.clear()
+        self.tell(RATE, Step("fine"))
+        if silent and len(silent) == len(self.places):
             raise silent[-1]
-        return steps
+        return [self._last[place.name] for place in self.places]
+
+    def _urgent_first(self, nodes: Mapping[str, Node | None]) -> list[ClusterHost]:
+        """The hosts to look at, in the order in which they get the requests that DigitalOcean takes: those that are
+        away or in the middle of a move, then those that the last pass did not reach."""
+
+        def is_urgent(place: ClusterHost) -> bool:
+            last, node = self._last.get(place.name), nodes[place.name]
+            is_ready = node is not None and node.is_ready and place.name not in self.rules.leave
+            return not is_ready or (last is not None and last.kind not in _SETTLED)
+
+        urgent = [place for place in self.places if is_urgent(place)]
+        others = [place for place in self.places if place not in urgent and place.name not in self._reached]
+        return sorted(urgent, key=lambda place: place.name in self._reached) + others
+
+    def _cut_short(self, error: Limited) -> list[Step]:
+        """End a pass in which DigitalOcean takes no more requests. The next one begins with what is urgent, and goes on
+        with the hosts that this one did not reach."""
+        self.limited_seconds = error.seconds
+        wait = Step("wait", f"{error}, perhaps because another program uses it")
+        self.tell(RATE, wait)
+        return [self._last[place.name] if place.name in self._reached else wait for place in self.places]
 
     def view(self, place: ClusterHost) -> HostView:
         """What is known of a host now. The carrier is asked for before the actions: if a detach that is in progress

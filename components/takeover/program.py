@@ -24,7 +24,8 @@ _REQUESTS = 4
 """Requests of a pass to DigitalOcean for each host, if there is nothing to do."""
 _AN_HOUR, _A_MINUTE = 4000, 200
 """Requests, of the 5,000 and 250 that DigitalOcean allows a token (docs.digitalocean.com/reference/api, rate limit).
-The rest is for the steps of a takeover."""
+The rest is for the steps of a takeover. Beyond 60 hosts a single pass may be more than a minute allows: it is cut short
+(`Passes.once`), and the next one begins with the hosts that it did not reach."""
 _MOVING = frozenset({"retire", "detach", "attach", "assign"})
 _REPEAT = 600.0
 """Seconds after which a message that still holds is sent again."""
@@ -129,7 +130,7 @@ def main() -> int:
             reporter.tell(str(error), urgent=True)
         sys.stdout.flush()
         moving = any(step.kind in _MOVING or "in progress" in step.text for step in steps)
-        time.sleep(pause(len(passes.places), moving=moving))
+        time.sleep(passes.limited_seconds or pause(len(passes.places), moving=moving))
 
 
 if __name__ == "__main__":

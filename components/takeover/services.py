@@ -1,5 +1,9 @@
 """DigitalOcean and Nomad, as far as a takeover uses them.
 
+DigitalOcean takes 5,000 requests an hour and 250 a minute of a token. Each request counts for an hour, so there is no
+moment at which all are free again. Requests beyond are answered with 429 and the time of the next, and none is sent
+before that.
+
 Sources: digitalocean/openapi (volumes, volume_actions, reserved_ip_actions, droplets), developer.hashicorp.com/nomad
 api-docs (nodes, variables).
 """
@@ -7,15 +11,16 @@ api-docs (nodes, variables).
 import http.client
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
 from calendar import timegm
-from collections.abc import Mapping
-from time import strptime
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from components.takeover.decide import Action, Droplet, Node
+from components.takeover.rate_limit import seconds_until_next
 
 Json = Any
 
@@ -23,10 +28,22 @@ API = "https://api.digitalocean.com"
 STATE = "takeover/state"
 """The Nomad variable with the retired droplets and the lease."""
 _SECONDS = 20
+_LONGEST_PAUSE = 60.0
+"""Seconds without a request at most, whatever a refusal asks for: a host may be on no droplet meanwhile. The limit of a
+minute asks for less, that of an hour for more, whose requests expire one by one."""
+_SHORTEST_PAUSE = 1.0
 
 
 class Unavailable(Exception):  # noqa: N818 (not a fault: the caller waits)
     """No answer, or a temporary refusal: wait, and look again. The message says of what."""
+
+
+class Limited(Unavailable):
+    """The service takes no request of this token before so many seconds."""
+
+    def __init__(self, text: str, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
 
 
 class Refused(Exception):  # noqa: N818 (the service's answer)
@@ -38,17 +55,26 @@ class Refused(Exception):  # noqa: N818 (the service's answer)
 
 
 class Http:
-    """JSON over HTTP to one service."""
+    """JSON over HTTP to one service. After a 429 with a time nothing is sent before it."""
 
-    def __init__(self, base: str, headers: Mapping[str, str], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        base: str,
+        headers: Mapping[str, str],
+        tls: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._base, self._headers = base.rstrip("/"), dict(headers)
+        self._clock, self._next = clock, float("-inf")
         handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=tls)] if tls else []
         if urlsplit(base).hostname in ("127.0.0.1", "localhost"):
             handlers.append(urllib.request.ProxyHandler({}))  # no proxy stands between this machine and itself
         self._opener = urllib.request.build_opener(*handlers)
 
     def call(self, method: str, path: str, body: Json = None) -> Json:
-        """The decoded answer; None if there is nothing to read (404). Raises Unavailable and Refused."""
+        """The decoded answer; None if there is nothing to read (404). Raises Unavailable, Limited and Refused."""
+        if (left := self._next - self._clock()) > 0:
+            raise self._limited(left)
         data = None if body is None else json.dumps(body).encode()
         headers = {**self._headers, "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self._base}{path}", data, headers, method=method)  # noqa: S310 (our URLs)
@@ -60,9 +86,7 @@ class Http:
             if error.code == 404 and method == "GET":
                 return None
             message = f"{method} {self._base}{path.partition('?')[0]} returned {error.code}: {said[:200]}"
-            if error.code == 429 or error.code >= 500:
-                raise Unavailable(message) from None
-            raise Refused(error.code, message) from None
+            raise self._refusal(error, message) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise Unavailable(f"{self._base} does not answer ({error or type(error).__name__})") from None
         try:
@@ -70,12 +94,26 @@ class Http:
         except ValueError:
             raise Unavailable(f"{self._base}{path} did not return JSON") from None
 
+    def _refusal(self, error: urllib.error.HTTPError, message: str) -> Exception:
+        if error.code != 429:
+            return Unavailable(message) if error.code >= 500 else Refused(error.code, message)
+        asked = seconds_until_next(error.headers, time.time())
+        if asked is None:
+            return Unavailable(message)
+        seconds = min(max(asked, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+        self._next = self._clock() + seconds
+        return self._limited(seconds)
+
+    def _limited(self, seconds: float) -> Limited:
+        # The text is the same for each request: it is told once.
+        return Limited(f"{self._base} takes no more requests of this token for now (429)", seconds)
+
 
 class DigitalOcean:
     """The account's volumes, addresses and workers."""
 
-    def __init__(self, token: str, url: str = API) -> None:
-        self._http = Http(url, {"Authorization": f"Bearer {token}"})
+    def __init__(self, token: str, url: str = API, clock: Callable[[], float] = time.monotonic) -> None:
+        self._http = Http(url, {"Authorization": f"Bearer {token}"}, clock=clock)
 
     def workers(self, tag: str) -> dict[int, Droplet]:
         """The droplets with this tag, by number. At most 200: the API's largest page."""
@@ -177,4 +215,4 @@ def _said(error: urllib.error.HTTPError) -> str:
 
 
 def _unix(text: str) -> float:
-    return float(timegm(strptime(text.partition(".")[0].rstrip("Z"), "%Y-%m-%dT%H:%M:%S")))
+    return float(timegm(time.strptime(text.partition(".")[0].rstrip("Z"), "%Y-%m-%dT%H:%M:%S")))

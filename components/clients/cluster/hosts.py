@@ -1,6 +1,7 @@
 """The hosts of a cluster, placed on workers from the operator's machine. The standard library only."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from components.clients.cluster.account import operator_token
@@ -21,13 +22,19 @@ def passes_of(nomad: Mapping[str, Any], hosts: Hosts, tag: str, token: str, rule
     that of the workers, `token` DigitalOcean's."""
     tls = client_tls(nomad["ca_pem"], nomad["cert_pem"], nomad["key_pem"])
     return Passes(
-        cloud=DigitalOcean(token, shell_variable("DIGITALOCEAN_API_URL") or API),
+        cloud=_cloud(token, shell_variable("DIGITALOCEAN_API_URL") or API),
         servers=NomadServers(nomad["address"], nomad["token"], tls),
         places=places_of(hosts),
         tag=tag,
         rules=rules,
         holder=holder,
     )
+
+
+@cache
+def _cloud(token: str, url: str) -> DigitalOcean:
+    """One client of a token, however often passes are made: it knows until when DigitalOcean takes no request."""
+    return DigitalOcean(token, url)
 
 
 def place(nomad: Mapping[str, Any], hosts: Hosts, tag: str, seconds: float) -> None:

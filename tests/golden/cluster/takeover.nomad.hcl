@@ -56,19 +56,23 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:bff36b2d663965b637f833c3cc9cf62bfefb64e69342433036bc0e3f802f12ae
+        script "components/takeover/decide.py" sha256:31a597ebda0fd855414d773a29d3984cfdb55533d786d955897a5091576f2f35
       }
 
       template {
-        script "components/takeover/passes.py" sha256:976733bac191d44c679ccd236f188d216f405a25899b0132608f1dd1760326ca
+        script "components/takeover/passes.py" sha256:4570e1e311f73841c23b592ddcfac8e97215d5c8b4aab025797c10d67bd1fcb5
       }
 
       template {
-        script "components/takeover/program.py" sha256:a59fd7637c019508d66b04f27266d2f17a53ebcaff912f60e76adb4d69fa04fb
+        script "components/takeover/program.py" sha256:662f208009305a8e9352eba8da655e8ab5136f255df5182467758dc70061f9de
       }
 
       template {
-        script "components/takeover/services.py" sha256:f89f67fe8ab40ffb830bcdafca30ab849d0480e3fdf19a9ca517ccacc87c9d4b
+        script "components/takeover/rate_limit.py" sha256:b192b9762f2cb8b7cfeb97f02a8e634e5d0448a2a2ab229eb0a1ce8caa7ba0c9
+      }
+
+      template {
+        script "components/takeover/services.py" sha256:8080845146ca1b8fa0097bc241a13042902159bdc8b31d7d8e9c1f1f2e6deaa4
       }
 
       template {

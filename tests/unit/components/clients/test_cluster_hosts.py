@@ -82,3 +82,12 @@ def test_names_the_missing_right_of_a_token(account: FakeCluster, monkeypatch: p
     monkeypatch.setattr(account, "attach", refuse)
     with pytest.raises(ServiceError, match=r"returned 403\. Give the DigitalOcean token the scope for it"):
         _place()
+
+
+def test_all_passes_of_a_process_know_when_digitalocean_takes_the_next_request() -> None:
+    nomad = {"address": "http://127.0.0.1:1", "ca_pem": "", "cert_pem": "", "key_pem": "", "token": ""}
+    first, second, other = (
+        cluster_hosts.passes_of(nomad, {}, "workers", token, Rules(), "me") for token in ("one", "one", "two")
+    )
+    assert first.cloud is second.cloud, "`./pds drain` makes passes anew for each look"
+    assert first.cloud is not other.cloud, "the limit is that of a token"
