@@ -73,6 +73,9 @@ class HostView:
     unknown_since: float = 0.0
     """If there is no node: since when this program sees none. A Nomad that was restored or filled again may not know
     the nodes yet."""
+    back_since: float = 0.0
+    """When Nomad came back from a longer absence; 0 if it was there all the time. If it was restored from a snapshot,
+    a node that was down then is down until its agent is heard of."""
 
     @property
     def is_serving(self) -> bool:
@@ -243,6 +246,9 @@ def _not_yet(host: HostView, now: float, rules: Rules) -> str | None:
     if host.node is None:
         seen = now - host.unknown_since < SETTLE_SECONDS
         return f"Nomad has known no node for it for less than {SETTLE_SECONDS // 60} minutes" if seen else None
+    if host.node.since < host.back_since and now - host.back_since < SETTLE_SECONDS:
+        minutes = f"{SETTLE_SECONDS // 60} minutes"
+        return f"its node was down already when Nomad came back or was restored, less than {minutes} ago"
     if now - host.node.since < rules.after_seconds:
         return f"its node has been down for less than {rules.after_seconds:.0f} s"
     return None

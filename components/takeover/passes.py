@@ -24,6 +24,8 @@ from components.takeover.services import Limited, Refused, Unavailable
 LEASE_SECONDS = 60.0
 LONGEST_LEASE_SECONDS = 2 * LEASE_SECONDS
 """A lease that ends later was written by a clock that is ahead, and holds no other program."""
+AWAY_SECONDS = 600.0
+"""A lease that ended longer ago shows that Nomad was away, or that its state is that of an older snapshot."""
 UPGRADE = "(upgrade)"
 """In place of a host's name: the droplet is about to be rebuilt by `./pds upgrade`."""
 RATE = "(rate)"
@@ -82,6 +84,10 @@ class Passes:
     """After a pass that was cut short: the time until DigitalOcean takes the next request."""
     _unknown: dict[str, float] = field(default_factory=dict)
     """Hosts without a node, and since when this program sees none."""
+    _leased_until: float = 0.0
+    """The end of the lease that this program wrote last."""
+    _back_since: float = 0.0
+    """See `HostView`."""
     _last: dict[str, Step] = field(default_factory=dict)
     """The last step of each host."""
     _reached: set[str] = field(default_factory=set)
@@ -153,7 +159,16 @@ class Passes:
             self._unknown.pop(place.name, None)
         since = 0.0 if node else self._unknown.setdefault(place.name, self.now())
         return HostView(
-            place.name, place.volume, place.address, carrier, address_at, actions, node, cluster_of(self.tag), since
+            place.name,
+            place.volume,
+            place.address,
+            carrier,
+            address_at,
+            actions,
+            node,
+            cluster_of(self.tag),
+            since,
+            self._back_since,
         )
 
     def retired(self) -> dict[int, str]:
@@ -186,11 +201,19 @@ class Passes:
         Unavailable."""
         items, index = self.servers.state()
         lease: dict[str, Any] = json.loads(items.get("lease", "{}"))
-        left = float(lease.get("until", 0)) - self.now()
+        now = self.now()
+        left = float(lease.get("until", 0)) - now
         if not self.seizes and lease.get("holder") != self.holder and 0 < left <= LONGEST_LEASE_SECONDS:
             return False
-        items["lease"] = json.dumps({"holder": self.holder, "until": self.now() + LEASE_SECONDS})
-        return self.servers.write(items, index)
+        # A program renews the lease in each pass. In a snapshot the lease is as old as the snapshot.
+        if lease and float(lease["until"]) < (self._leased_until or now) - AWAY_SECONDS:
+            items["back_since"] = json.dumps(now)
+        items["lease"] = json.dumps({"holder": self.holder, "until": now + LEASE_SECONDS})
+        if not self.servers.write(items, index):
+            return False
+        self._leased_until = now + LEASE_SECONDS
+        self._back_since = float(json.loads(items.get("back_since", "0")))
+        return True
 
     def give_back(self) -> None:
         """End this program's lease, so that another one acts at once. Raises Unavailable and Refused."""

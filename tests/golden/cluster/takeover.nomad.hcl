@@ -56,11 +56,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:31a597ebda0fd855414d773a29d3984cfdb55533d786d955897a5091576f2f35
+        script "components/takeover/decide.py" sha256:8969ceb08df5a92b16764c3ae0473aa0c41e6c936a8625ab00191aa4d02a2f19
       }
 
       template {
-        script "components/takeover/passes.py" sha256:4570e1e311f73841c23b592ddcfac8e97215d5c8b4aab025797c10d67bd1fcb5
+        script "components/takeover/passes.py" sha256:2fbb30c1c47f4930af18b8675cc4b168c8fa1a50720a9847285cb800571cbac2
       }
 
       template {

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components import takeover
 from components.render.cluster.user_data import worker_tag
 from components.takeover.decide import Rules, Step
 from components.takeover.passes import Passes, cluster_of
 from components.takeover.program import Reporter, passes_of, pause, sender
 from components.takeover.services import Refused, Unavailable
 from tests.support.fake_cluster import FakeCluster
+from tests.support.programs import cluster
 
 ENVIRONMENT = {
     "TAKEOVER_TOKEN": "token",
@@ -28,6 +31,12 @@ def test_reads_its_hosts_and_rules_from_its_environment() -> None:
     assert [(host.name, host.volume, host.address) for host in passes.places] == [("a", "va", "ia"), ("b", "vb", "ib")]
     assert (passes.rules.after_seconds, passes.rules.may_detach) == (90, True)
     assert (passes.holder, passes.seizes) == ("alloc", False), "only a person takes another's lease"
+
+
+def test_the_job_has_each_file_that_the_program_imports() -> None:
+    job = cluster().jobspec("pds-takeover")
+    for file in Path(takeover.__file__).parent.glob("*.py"):
+        assert f'"local/components/takeover/{file.name}"' in job
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 10, 100])

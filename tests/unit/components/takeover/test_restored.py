@@ -1,5 +1,7 @@
 """Living hosts in a Nomad that was restored from an older snapshot or filled again: nothing moves them."""
 
+import json
+
 import pytest
 
 from components.takeover.decide import SETTLE_SECONDS, Rules, Step
@@ -20,8 +22,8 @@ def cluster() -> FakeCluster:
     return made
 
 
-def _passes(cluster: FakeCluster, rules: Rules | None = None) -> Passes:
-    return Passes(cluster, cluster, cluster.places, "workers", rules or Rules(), "job", cluster.now)
+def _passes(cluster: FakeCluster, rules: Rules | None = None, holder: str = "job") -> Passes:
+    return Passes(cluster, cluster, cluster.places, "workers", rules or Rules(), holder, cluster.now)
 
 
 def _run(cluster: FakeCluster, passes: Passes, seconds: float) -> list[Step]:
@@ -59,3 +61,64 @@ def test_a_host_that_nomad_does_not_know_has_time_to_register(cluster: FakeClust
     assert [step.kind for step in _run(cluster, passes, SETTLE_SECONDS - 100)] == ["fine", "wait"], "it begins anew"
     _run(cluster, passes, 300)
     assert cluster.volumes["b"].carrier == 1, "a host that does not become a node is moved, as after its first attach"
+
+
+def _snapshot(cluster: FakeCluster) -> dict[str, str]:
+    """The takeover's variable in a snapshot that is taken while host a is down."""
+    _run(cluster, _passes(cluster), 10)
+    return dict(cluster.items)
+
+
+def _restore(cluster: FakeCluster, snapshot: dict[str, str], age: float) -> None:
+    """Nomad knows host a as down, and its agent is not heard of yet."""
+    cluster.pass_time(age)
+    cluster.items = dict(snapshot)
+    cluster.down_since["a"] = cluster.time - age - 300
+
+
+def test_a_node_that_was_down_in_the_snapshot_has_time_to_be_heard_of(cluster: FakeCluster) -> None:
+    _restore(cluster, _snapshot(cluster), 3600)
+    steps = _run(cluster, _passes(cluster, holder="new job"), SETTLE_SECONDS / 2)
+    assert steps[0] == Step(
+        "wait", "host a: its node was down already when Nomad came back or was restored, less than 15 minutes ago"
+    )
+    # The program ends, and Nomad starts it again: the lease is that of a moment ago.
+    assert {step.kind for step in _run(cluster, _passes(cluster, holder="next job"), 100)} == {"wait", "fine"}
+    assert cluster.volumes["a"].carrier == 3
+    del cluster.down_since["a"]
+    assert {step.kind for step in _run(cluster, _passes(cluster, holder="next job"), 100)} == {"fine"}
+
+
+def test_a_node_that_is_not_heard_of_in_that_time_is_moved(cluster: FakeCluster) -> None:
+    _restore(cluster, _snapshot(cluster), 3600)
+    _run(cluster, _passes(cluster, holder="new job"), SETTLE_SECONDS + 100)
+    assert cluster.volumes["a"].carrier != 3
+
+
+def test_a_host_that_dies_after_the_restore_does_not_wait(cluster: FakeCluster) -> None:
+    _restore(cluster, _snapshot(cluster), 3600)
+    passes = _passes(cluster, holder="new job")
+    del cluster.down_since["a"]
+    _run(cluster, passes, 10)
+    cluster.cut_power(2)
+    _run(cluster, passes, 120)
+    assert cluster.volumes["b"].carrier == 1, "the spare"
+
+
+def test_a_snapshot_that_is_restored_under_a_running_program_is_noticed(cluster: FakeCluster) -> None:
+    snapshot = _snapshot(cluster)
+    passes = _passes(cluster)
+    _run(cluster, passes, 3600)
+    _restore(cluster, snapshot, 5)
+    cluster.down_since["a"] = cluster.time - 3000
+    assert _run(cluster, passes, 300)[0].kind == "wait"
+    assert cluster.volumes["a"].carrier == 3
+
+
+def test_a_program_that_starts_again_delays_no_takeover(cluster: FakeCluster) -> None:
+    _run(cluster, _passes(cluster), 10)
+    cluster.cut_power(2)
+    cluster.pass_time(120)  # its own server died, too
+    _run(cluster, _passes(cluster, holder="next job"), 60)
+    assert cluster.volumes["b"].carrier == 1
+    assert "back_since" not in json.dumps(cluster.items)
