@@ -21,6 +21,7 @@ from components.secret_values import as_secret
 from components.settings.cluster_hosts import host_settings
 from components.settings.host_contract import ingress_namespace
 from components.settings.ingress_state import IngressState
+from components.settings.sections.cluster import ServersOptions, WorkersOptions, generation_of
 from components.settings.sections.settings import Settings
 
 Outputs = dict[str, pulumi.Input[object]]
@@ -110,22 +111,22 @@ def _account(name: str, settings: Settings, stack: str, opts: pulumi.ResourceOpt
             "sizes": {"cluster.servers.size": cluster.servers.size, "cluster.workers.size": cluster.workers.size},
             "servers": {
                 "endpoint": cluster.servers.endpoint,
-                "generations": [
-                    cluster.servers.generations.get(str(number), 1) for number in range(1, cluster.servers.count + 1)
-                ],
+                "generations": _generations(cluster.servers, cluster.servers.count),
             },
             "workers": {
                 "tag": worker_tag(stack),
                 "names": worker_names(stack),
-                "generations": [
-                    cluster.workers.generations.get(str(number), 1) for number in range(1, cluster.worker_count + 1)
-                ],
+                "generations": _generations(cluster.workers, cluster.worker_count),
             },
             "takeover_token": pulumi.Output.secret(takeover.token.get_secret_value() if takeover else ""),
             "api_url": takeover.api_url if takeover else "",
         },
         opts,
     )
+
+
+def _generations(droplets: ServersOptions | WorkersOptions, count: int) -> list[int]:
+    return [generation_of(droplets, number) for number in range(1, count + 1)]
 
 
 def _connection(fleet: Fleet) -> HostConnection:

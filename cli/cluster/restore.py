@@ -24,6 +24,7 @@ from cli.lib.nomad_exec import nomad_access, nomad_api
 from cli.lib.private_files import write_private
 from cli.lib.stack import Stack, StackError, digitalocean_token
 from components.render.jobs.pds import JOB
+from components.settings.sections.cluster import generation_of
 from offline.stackfile import parse_settings, read_settings, read_text
 
 _NEEDED = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_management_token")
@@ -122,9 +123,9 @@ def _next_generations(stack: Stack) -> StackFileEdit:
     assert cluster
     before = after = read_text(stack.name, stack.root)
     file = f"Pulumi.{stack.name}.yaml"
-    for number in map(str, range(1, cluster.servers.count + 1)):
-        generation = cluster.servers.generations.get(number, 1) + 1
-        after = set_number(file, after, ("cluster", "servers", "generations", number), generation)
+    for number in range(1, cluster.servers.count + 1):
+        generation = generation_of(cluster.servers, number) + 1
+        after = set_number(file, after, ("cluster", "servers", "generations", str(number)), generation)
     parse_settings(stack.name, after)
     return StackFileEdit(stack.root / file, before, after)
 

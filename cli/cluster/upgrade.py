@@ -25,6 +25,7 @@ from cli.lib.stack import Stack
 from components.clients.errors import PendingError
 from components.clients.nomad import NomadApi
 from components.settings.sections import ClusterOptions
+from components.settings.sections.cluster import generation_of
 from components.takeover.decide import HostView, spares_of
 from offline.stackfile import parse_settings, read_settings, read_text
 from policy.digest import DigestError, read_digest
@@ -233,11 +234,10 @@ def _do(run: Upgrade, task: Task) -> bool:
         return True
     if task.kind == "server":
         print(f"\nRebuilding server {task.number}.")
-        generation = servers.generations.get(str(task.number), 1)
-        run.set("servers", "generations", str(task.number), value=generation + 1)
+        run.set("servers", "generations", str(task.number), value=generation_of(servers, task.number) + 1)
         return _wait(lambda: _joined(run, voters), _HEALTH_SECONDS, f"Server {task.number} has not joined") is not None
     if task.kind == "worker":
-        return _rebuild_worker(run, task.number, workers.generations.get(str(task.number), 1))
+        return _rebuild_worker(run, task.number, generation_of(workers, task.number))
     print(f"\nDraining host {task.host}.")
     before = run.running(task.host)
     if hosts.drain(run.stack, task.host, yes=True):

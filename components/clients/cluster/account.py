@@ -86,8 +86,8 @@ def refuse_wrong_rights(token: str, url: str) -> None:
 
 def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse a rebuild of servers by which Nomad loses its state: of more than one without a snapshot, of the one that
-    the cluster's address leads to or led to, and by a lower generation. `old` and `new`: `endpoint`, a number from 1,
-    and the servers' `generations`. Raises ServiceError."""
+    the cluster's address leads to or led to, and by a lower generation. `old` and `new`: `endpoint`, a number from 1, and
+    the servers' `generations`. `old` is empty for a new cluster, which has nothing to compare. Raises ServiceError."""
     if not old:
         return
     pairs = list(enumerate(zip(old["generations"], new["generations"], strict=False), 1))
@@ -114,7 +114,9 @@ def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
 
 def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse to rebuild or delete a worker that has the volume of a host, and a lower generation. `old` and `new`: the
-    workers' `generations`, their `tag`, and `names`, the beginning of their droplets' names. Raises ServiceError."""
+    workers' `generations`, their `tag`, and `names`, the beginning of their droplets' names. `old` is empty for a new
+    cluster. An `up` that ended between this and the rebuild has written `new`, so the next one compares nothing:
+    `./pds upgrade` reads the preview, too. Raises ServiceError."""
     if not old:
         return
     was, now = old["generations"], new["generations"]

@@ -11,6 +11,7 @@ from components.host.droplet import account_key_id
 from components.render.cluster.user_data import MachineIdentity, server_user_data, worker_names, worker_user_data
 from components.render.host.cloud_init import Certificates
 from components.secret_values import as_secret
+from components.settings.sections.cluster import generation_of
 from components.settings.sections.settings import Settings
 
 
@@ -56,7 +57,7 @@ class ClusterDroplets(pulumi.ComponentResource):
                 label=f"pds-{stack}-server-{number}",
                 size=cluster.servers.size,
                 tag=args.network.server_tag,
-                generation=cluster.servers.generations.get(str(number), 1),
+                generation=generation_of(cluster.servers, number),
                 user_data=_rendered(args.server, args.network, server(number)),
             )
             for number in range(1, cluster.servers.count + 1)
@@ -68,7 +69,7 @@ class ClusterDroplets(pulumi.ComponentResource):
                 label=f"{worker_names(stack)}{number}",
                 size=cluster.workers.size,
                 tag=args.network.worker_tag,
-                generation=cluster.workers.generations.get(str(number), 1),
+                generation=generation_of(cluster.workers, number),
                 user_data=_rendered(
                     args.worker, args.network, lambda identity: worker_user_data(settings, stack, identity)
                 ),

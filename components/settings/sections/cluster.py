@@ -127,6 +127,11 @@ class SnapshotsOptions(Section):
     )
 
 
+def generation_of(droplets: ServersOptions | WorkersOptions, number: int) -> int:
+    """The generation of a server or a worker: another one than in the last `up` rebuilds it."""
+    return droplets.generations.get(str(number), 1)
+
+
 class ClusterOptions(Section):
     """A cluster of servers, hosts and workers for the PDSes of other stacks."""
 
