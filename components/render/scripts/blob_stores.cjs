@@ -218,7 +218,11 @@ class Bucket {
     await Promise.all(Array.from({ length: AT_ONCE }, next));
   }
 
-  /** Deletes one object within `ms`, for a caller that holds a lock. The service may do it later than it was given up. */
+  /**
+   * Deletes one object within `ms`, for a caller that holds a lock. The service may do it later than it was given up, when
+   * the lock is free. If the same blob was uploaded again and named by a record in between, that copy is deleted. Nothing
+   * is lost for good: the bucket keeps it as an old version for 30 days, and the next backup reports the blob as missing.
+   */
   async removeWithin(name, ms) {
     const abortSignal = AbortSignal.timeout(ms);
     const request = this.client.deleteObject({ Bucket: this.bucket, Key: this.below + name }, { abortSignal });

@@ -202,7 +202,7 @@ job "pds-drill" {
       }
 
       template {
-        script "blob_stores.cjs" sha256:6f60d219c48c2fe0d2a8a833585dadc07e1e1bdac4c54e52ecb0a65957a17d49
+        script "blob_stores.cjs" sha256:02950e034c8fb43d5019943bddd39885f9aff110a3ad045efe623d636d6b7a10
       }
 
       template {
