@@ -122,12 +122,18 @@ def _same(_name: str, _inputs: dict[str, Any]) -> dict[str, Any]:
 RESERVED_IP = "203.0.113.10"
 """Stands in for the reserved address (RFC 5737)."""
 
+
+def _address(name: str) -> str:
+    # Each host of a cluster has one of its own.
+    return f"203.0.113.{20 + int(_number(name)) % 200}" if "-hosts-" in name else RESERVED_IP
+
+
 COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "digitalocean:index/tag:Tag": _same,
     "digitalocean:index/firewall:Firewall": lambda n, i: {"status": "succeeded"},
     "digitalocean:index/reservedIp:ReservedIp": lambda n, i: {
-        "ipAddress": RESERVED_IP,
-        "reservedIpUrn": f"do:reservedip:{RESERVED_IP}",
+        "ipAddress": _address(n),
+        "reservedIpUrn": f"do:reservedip:{_address(n)}",
     },
     "digitalocean:index/volume:Volume": lambda n, i: {"volumeUrn": f"do:volume:{_uuid(n)}", "dropletIds": []},
     "digitalocean:index/vpc:Vpc": lambda n, i: {"vpcUrn": f"do:vpc:{_uuid(n)}"},
