@@ -31,8 +31,8 @@ UPGRADE = "(upgrade)"
 RATE = "(rate)"
 """In place of a host's name: the rate of requests that DigitalOcean takes, which is one for all hosts."""
 _TRIES = 5
-_SETTLED = frozenset({"fine", "foreign", "refused"})
-"""Steps of a host that nothing is under way with."""
+SETTLED = frozenset({"fine", "foreign", "refused"})
+"""Steps of a host with which nothing is under way."""
 
 
 class Cloud(Protocol):
@@ -80,6 +80,8 @@ class Passes:
     """Whether it takes the lease of another program: a person has decided."""
     tell: Callable[[str, Step], None] = lambda _host, _step: None
     """Told each step once it is done, with its host; '' and RATE are for what concerns all hosts."""
+    calm_seconds: float = 0.0
+    """Time in which Nomad alone is asked about a host that is well. DigitalOcean is asked again after it."""
     limited_seconds: float = 0.0
     """After a pass that was cut short: the time until DigitalOcean takes the next request."""
     _unknown: dict[str, float] = field(default_factory=dict)
@@ -88,10 +90,8 @@ class Passes:
     """The end of the lease that this program wrote last."""
     _back_since: float = 0.0
     """See `HostView`."""
-    _last: dict[str, Step] = field(default_factory=dict)
-    """The last step of each host."""
-    _reached: set[str] = field(default_factory=set)
-    """The hosts that were looked at before a pass was cut short; none if it was not."""
+    _last: dict[str, tuple[Step, float]] = field(default_factory=dict)
+    """The last step of each host, and when it was."""
 
     def once(self) -> list[Step]:
         """The steps of one pass, already done. Nothing is guessed about a host of which a service can't tell, and the
@@ -118,27 +118,33 @@ class Passes:
                 if error.status in (401, 403):
                     raise
                 step = Step("refused", f"host {place.name}: {error}")
-            self._last[place.name] = step
-            self._reached.add(place.name)
+            self._last[place.name] = step, self.now()
             self.tell(place.name, step)
-        self._reached.clear()
         self.tell(RATE, Step("fine"))
         if silent and len(silent) == len(self.places):
             raise silent[-1]
-        return [self._last[place.name] for place in self.places]
+        return [self._last[place.name][0] for place in self.places]
+
+    def last_steps(self) -> list[Step]:
+        """The last step of each host that was looked at."""
+        return [step for step, _at in self._last.values()]
 
     def _urgent_first(self, nodes: Mapping[str, Node | None]) -> list[ClusterHost]:
         """The hosts to look at, in the order in which they get the requests that DigitalOcean takes: those that are
-        away or in the middle of a move, then those that the last pass did not reach."""
+        away or in the middle of a move, then those that were looked at longest ago."""
+        never = (Step("fine"), float("-inf"))
 
         def is_urgent(place: ClusterHost) -> bool:
-            last, node = self._last.get(place.name), nodes[place.name]
-            is_ready = node is not None and node.is_ready and place.name not in self.rules.leave
-            return not is_ready or (last is not None and last.kind not in _SETTLED)
+            kind, node = self._last.get(place.name, never)[0].kind, nodes[place.name]
+            is_away = node is None or not node.is_ready or place.name in self.rules.leave
+            return kind not in SETTLED or (kind == "fine" and is_away)
 
-        urgent = [place for place in self.places if is_urgent(place)]
-        others = [place for place in self.places if place not in urgent and place.name not in self._reached]
-        return sorted(urgent, key=lambda place: place.name in self._reached) + others
+        def looked_at(place: ClusterHost) -> float:
+            return self._last.get(place.name, never)[1]
+
+        due = self.now() - self.calm_seconds
+        found = [place for place in self.places if is_urgent(place) or looked_at(place) <= due]
+        return sorted(found, key=lambda place: (not is_urgent(place), looked_at(place)))
 
     def _cut_short(self, error: Limited) -> list[Step]:
         """End a pass in which DigitalOcean takes no more requests. The next one begins with what is urgent, and goes on
@@ -146,7 +152,7 @@ class Passes:
         self.limited_seconds = error.seconds
         wait = Step("wait", f"{error}, perhaps because another program uses it")
         self.tell(RATE, wait)
-        return [self._last[place.name] if place.name in self._reached else wait for place in self.places]
+        return [self._last.get(place.name, (wait, 0.0))[0] for place in self.places]
 
     def view(self, place: ClusterHost) -> HostView:
         """What is known of a host now. The carrier is asked for before the actions: if a detach that is in progress

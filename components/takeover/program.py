@@ -15,17 +15,17 @@ import urllib.request
 from collections.abc import Callable, Mapping
 
 from components.takeover.decide import DETACH_SECONDS, Rules, Step
-from components.takeover.passes import Passes, cluster_of, places_of
+from components.takeover.passes import SETTLED, Passes, cluster_of, places_of
 from components.takeover.services import API, DigitalOcean, NomadServers, Refused, Unavailable
 
 _PAUSE, _PAUSE_WHILE_MOVING = 5.0, 1.0
 """Least seconds between passes."""
 _REQUESTS = 4
 """Requests of a pass to DigitalOcean for each host, if there is nothing to do."""
-_AN_HOUR, _A_MINUTE = 4000, 200
-"""Requests, of the 5,000 and 250 that DigitalOcean allows a token (docs.digitalocean.com/reference/api, rate limit).
-The rest is for the steps of a takeover. Beyond 60 hosts a single pass may be more than a minute allows: it is cut short
-(`Passes.once`), and the next one begins with the hosts that it did not reach."""
+_AN_HOUR_CALM, _AN_HOUR, _A_MINUTE = 1500, 2500, 200
+"""Requests about hosts that are well, about others, and while one is moved, of the 5,000 in an hour and 250 in a minute
+that DigitalOcean allows a token (docs.digitalocean.com/reference/api, rate limit). The rest is for the steps of a
+takeover."""
 _MOVING = frozenset({"retire", "detach", "attach", "assign"})
 _REPEAT = 600.0
 """Seconds after which a message that still holds is sent again."""
@@ -108,29 +108,41 @@ def passes_of(environment: Mapping[str, str]) -> Passes:
 
 
 def pause(hosts: int, *, moving: bool) -> float:
-    """Seconds between passes over so many hosts, long enough for DigitalOcean's limits."""
+    """Seconds between passes over so many hosts that are away, long enough for DigitalOcean's limits."""
     if moving:
         return max(_PAUSE_WHILE_MOVING, hosts * _REQUESTS * 60 / _A_MINUTE)
     return max(_PAUSE, hosts * _REQUESTS * 3600 / _AN_HOUR)
+
+
+def calm_seconds(hosts: int) -> float:
+    """Seconds between two looks at a host that is well, of so many hosts."""
+    return hosts * _REQUESTS * 3600 / _AN_HOUR_CALM
+
+
+def pause_after(passes: Passes) -> float:
+    """Seconds from a pass to the next one."""
+    steps = passes.last_steps()
+    away = sum(step.kind not in SETTLED for step in steps)
+    if any(step.kind in _MOVING or "in progress" in step.text for step in steps):
+        return passes.limited_seconds or pause(away, moving=True)
+    return max(passes.limited_seconds, pause(away, moving=False))
 
 
 def main() -> int:
     """Run for ever."""
     passes = passes_of(os.environ)
     reporter = Reporter(cluster_of(passes.tag), sender(os.environ.get("TAKEOVER_NOTIFY_URL", "")))
-    passes.tell = reporter.report
+    passes.tell, passes.calm_seconds = reporter.report, calm_seconds(len(passes.places))
     print(f"watching {', '.join(place.name for place in passes.places)}", flush=True)
     while True:  # no deadline: it watches as long as the cluster is there
-        steps: list[Step] = []
         try:
-            steps = passes.once()
+            passes.once()
         except Unavailable as error:
             reporter.report("", Step("wait", str(error)))
         except Refused as error:
             reporter.tell(str(error), urgent=True)
         sys.stdout.flush()
-        moving = any(step.kind in _MOVING or "in progress" in step.text for step in steps)
-        time.sleep(passes.limited_seconds or pause(len(passes.places), moving=moving))
+        time.sleep(pause_after(passes))
 
 
 if __name__ == "__main__":

@@ -86,8 +86,9 @@ def refuse_wrong_rights(token: str, url: str) -> None:
 
 def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse a rebuild of servers by which Nomad loses its state: of more than one without a snapshot, of the one that
-    the cluster's address leads to or led to, and by a lower generation. `old` and `new`: `endpoint`, a number from 1, and
-    the servers' `generations`. `old` is empty for a new cluster, which has nothing to compare. Raises ServiceError."""
+    the cluster's address leads to or led to, and by a lower generation. `old` and `new`: `endpoint`, a number from 1,
+    and the servers' `generations`. `old` is empty for a new cluster, which has nothing to compare. Raises ServiceError.
+    """
     if not old:
         return
     pairs = list(enumerate(zip(old["generations"], new["generations"], strict=False), 1))

@@ -60,11 +60,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:2fbb30c1c47f4930af18b8675cc4b168c8fa1a50720a9847285cb800571cbac2
+        script "components/takeover/passes.py" sha256:112157fbe72a6c6152235cdbc59da4bf7fd752f1f81c4c0bb10fc575500db21b
       }
 
       template {
-        script "components/takeover/program.py" sha256:662f208009305a8e9352eba8da655e8ab5136f255df5182467758dc70061f9de
+        script "components/takeover/program.py" sha256:27c180270b0810f504a138ffde638e6a757ca7af2387aa70aff46b9ece7b3615
       }
 
       template {

@@ -1,9 +1,6 @@
 """The takeover as a program: its environment, and what it tells a person."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,7 +8,7 @@ from components import takeover
 from components.render.cluster.user_data import worker_tag
 from components.takeover.decide import Rules, Step
 from components.takeover.passes import Passes, cluster_of
-from components.takeover.program import Reporter, passes_of, pause, sender
+from components.takeover.program import Reporter, passes_of, sender
 from components.takeover.services import Refused, Unavailable
 from tests.support.fake_cluster import FakeCluster
 from tests.support.programs import cluster
@@ -37,25 +34,6 @@ def test_the_job_has_each_file_that_the_program_imports() -> None:
     job = cluster().jobspec("pds-takeover")
     for file in Path(takeover.__file__).parent.glob("*.py"):
         assert f'"local/components/takeover/{file.name}"' in job
-
-
-@pytest.mark.parametrize("hosts", [1, 2, 10, 100])
-def test_watching_stays_within_the_requests_that_digitalocean_allows(
-    hosts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = FakeCluster(dict.fromkeys((f"h{number}" for number in range(hosts)), 1), workers=1)
-    asked: list[str] = []
-    for name in ("workers", "carrier", "actions", "address_at"):
-        monkeypatch.setattr(cluster, name, partial(_asked, asked, name, getattr(cluster, name)))
-    steps = Passes(cluster, cluster, cluster.places, "workers", Rules(), "one", cluster.now).once()
-    assert {step.kind for step in steps} == {"fine"}
-    assert len(asked) * 3600 / pause(hosts, moving=False) < 5_000
-    assert len(asked) * 60 / pause(hosts, moving=True) < 250
-
-
-def _asked(asked: list[str], name: str, answer: Callable[..., Any], *arguments: str) -> Any:
-    asked.append(name)
-    return answer(*arguments)
 
 
 def test_tells_a_person_each_step_and_a_question_again_after_a_while() -> None:
