@@ -56,15 +56,15 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:8969ceb08df5a92b16764c3ae0473aa0c41e6c936a8625ab00191aa4d02a2f19
+        script "components/takeover/decide.py" sha256:df8ee9ef72e86a29a54143648e484fd7329c26587da05fb8e5c632cf10b41aa7
       }
 
       template {
-        script "components/takeover/passes.py" sha256:112157fbe72a6c6152235cdbc59da4bf7fd752f1f81c4c0bb10fc575500db21b
+        script "components/takeover/passes.py" sha256:3ac1e7d17ae6a877ffb0de3a62c4d0ce5299fbe8d1c26f36de90092a0553ef84
       }
 
       template {
-        script "components/takeover/program.py" sha256:27c180270b0810f504a138ffde638e6a757ca7af2387aa70aff46b9ece7b3615
+        script "components/takeover/program.py" sha256:e8027361cfa846b6aaa3950b9b1972d8e5c1d18e6cae67575245040828e58187
       }
 
       template {
@@ -72,7 +72,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/services.py" sha256:8080845146ca1b8fa0097bc241a13042902159bdc8b31d7d8e9c1f1f2e6deaa4
+        script "components/takeover/services.py" sha256:1a9d34f12038430e8dc7dfd186df22a0ed823fb56dd5acfa1178e64c6dc2504e
       }
 
       template {

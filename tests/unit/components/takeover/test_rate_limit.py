@@ -147,7 +147,7 @@ def test_a_fenced_host_gets_the_few_requests_before_the_hosts_that_are_well(monk
 def _watched(hosts: int, hours: float, cluster: FakeCluster, metered: Metered) -> tuple[float, list[str]]:
     """The longest time in which a host was not looked at, and what a person was told."""
     sent: list[str] = []
-    passes = _passes(cluster, tell=Reporter(sent.append, cluster.now).report, calm_seconds=calm_seconds(hosts))
+    passes = _passes(cluster, tell=Reporter("fleet", sent.append, cluster.now).report, calm_seconds=calm_seconds(hosts))
     longest, end = 0.0, cluster.time + hours * 3600
     seen = dict.fromkeys(cluster.volumes, cluster.time)
     while cluster.time < end:
@@ -213,7 +213,7 @@ def test_a_limit_that_lasts_is_told_to_a_person_once(monkeypatch: pytest.MonkeyP
     cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
     metered = Metered(cluster, monkeypatch)
     sent: list[str] = []
-    passes = _passes(cluster, tell=Reporter(sent.append, cluster.now).report)
+    passes = _passes(cluster, tell=Reporter("fleet", sent.append, cluster.now).report)
     for _ in range(DETACH_SECONDS // 5):
         metered.next = cluster.time + 5
         passes.once()
@@ -223,8 +223,8 @@ def test_a_limit_that_lasts_is_told_to_a_person_once(monkeypatch: pytest.MonkeyP
     cluster.pass_time(1)
     passes.once()
     assert sent == [
-        "A person has to act: takes no more requests, perhaps because another program uses it. It has been waiting "
-        "for more than 5 minutes."
+        "Cluster fleet, action required: no progress for 5 minutes: takes no more requests, perhaps because another "
+        "program uses it."
     ]
 
 
