@@ -95,7 +95,7 @@ def main() -> int:
     if lines := missing(*PROGRAMS):
         print("\n".join(["Not measured here, a cluster under the real engine:", *lines]))
         return 0
-    console = Console(emoji=False)
+    console = Console(emoji=False, width=140)
     with _cluster() as cluster:
         blank = memory_of(cluster.stack.docker_host.removeprefix("unix://").rpartition("/")[0])
         cluster.stack.pulumi(*UP, show=True)
@@ -147,11 +147,15 @@ def _copy(cluster: Cluster, host: str, port: int) -> None:
     [own] = cluster.machines.servers()
     api = NomadApi(cluster.machines.api_url(own), "", "", "", cluster.token)
     create_club(api, name, f"pds-{name}", 1, host)
-    items = cluster.nomad(f"/v1/var/nomad/jobs/pds?namespace={first}")["Items"]
-    body = {"Namespace": name, "Path": "nomad/jobs/pds", "Items": items}
-    cluster.nomad(f"/v1/var/nomad/jobs/pds?namespace={name}", body)
-    text = json.dumps(cluster.nomad(f"/v1/job/pds?namespace={first}"))
-    job = json.loads(text.replace(first, name).replace(str(_FIRST_PORT), str(port)))
+
+    def of_first(path: str) -> Any:
+        text = json.dumps(cluster.nomad(f"{path}?namespace={first}"))
+        return json.loads(text.replace(first, name).replace(str(_FIRST_PORT), str(port)))
+
+    for path in [variable["Path"] for variable in cluster.nomad(f"/v1/vars?namespace={first}")]:
+        body = {"Namespace": name, "Path": path, "Items": of_first(f"/v1/var/{path}")["Items"]}
+        cluster.nomad(f"/v1/var/{path}?namespace={name}", body)
+    job = of_first("/v1/job/pds")
     job["Datacenters"] = [host]
     cluster.nomad(f"/v1/jobs?namespace={name}", {"Job": job})
 
