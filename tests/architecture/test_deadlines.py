@@ -1,19 +1,17 @@
 """Every wait has a deadline, in the program, its tools and its tests."""
 
-from pathlib import Path
-
 import pytest
 
 from offline.mock_engine import ROOT
 from tests.support.deadlines import endless
 from tests.support.programs import SOURCES
 
-FILES = [path for folder in (*SOURCES, "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 
-
-@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
-def test_every_wait_has_a_deadline(path: Path) -> None:
-    assert endless(path.read_text()) == [], "a run that hangs there would never fail"
+def test_every_wait_has_a_deadline() -> None:
+    files = [path for folder in (*SOURCES, "tests") for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 700
+    found = {str(path.relative_to(ROOT)): endless(path.read_text()) for path in files}
+    assert {name: waits for name, waits in found.items() if waits} == {}, "a run that hangs there would never fail"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,19 @@
 """The folder map in docs/architecture.md is drawn from the imports, which have no cycle."""
 
+from functools import cache
 from pathlib import Path
 
 from tools.generate.generate import ROOT
 from tools.generate.import_map import cycles, import_map, imports
 
 
+@cache
+def _arrows() -> set[tuple[str, str]]:
+    return set(imports(ROOT))
+
+
 def _components() -> set[tuple[str, str]]:
-    return {(start, end) for start, end in imports(ROOT) if start.startswith("components")}
+    return {(start, end) for start, end in _arrows() if start.startswith("components")}
 
 
 def test_the_folders_of_components_have_no_cycle_and_import_only_each_other() -> None:
@@ -17,11 +23,11 @@ def test_the_folders_of_components_have_no_cycle_and_import_only_each_other() ->
 
 
 def test_no_two_folders_import_each_other() -> None:
-    assert cycles(set(imports(ROOT))) == []
+    assert cycles(_arrows()) == []
 
 
 def test_the_map_has_every_folder_with_modules() -> None:
-    boxes = {box for arrow in imports(ROOT) for box in arrow}
+    boxes = {box for arrow in _arrows() for box in arrow}
     assert {"__main__.py", "components/pds.py", "components/render/jobs", "components/settings", "policy"} <= boxes
     assert {"offline", "tools/generate", "cli/commands"} <= boxes
 

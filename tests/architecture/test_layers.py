@@ -3,7 +3,7 @@
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -89,34 +89,43 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_a_module_imports_only_its_own_folder_and_lower_layers(path: Path) -> None:
-    layer = _layer(path)
-    inner = {name.split(".")[1] for name in _imports(_tree(path)) if name.startswith("components.")}
-    if layer == "__init__":
-        assert inner == set(), "the engine loads this file for each dynamic resource"
-        return
-    assert inner <= _allowed(layer), f"{layer} may not import {', '.join(sorted(inner - _allowed(layer)))}"
-    outer = {name.split(".")[0] for name in _imports(_tree(path))}
-    assert not outer & {"tools", "tests"}, "the program may import neither its tools nor its tests"
+def _findings(find: Callable[[Path], set[str]], modules: Iterable[Path] = MODULES) -> dict[str, set[str]]:
+    """What `find` finds, by module."""
+    found = {str(path.relative_to(ROOT)): find(path) for path in modules}
+    assert len(found) > 10
+    return {name: findings for name, findings in found.items() if findings}
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if _layer(path) in ("render", "settings")], ids=str)
-def test_settings_and_render_do_not_import_pulumi(path: Path) -> None:
-    providers = {name for name in _imports(_tree(path)) if name.split(".")[0].startswith("pulumi")}
-    assert path.name == "from_pulumi.py" or providers == set(), "text is a pure function of known values"
+def test_a_module_imports_only_its_own_folder_and_lower_layers() -> None:
+    def forbidden(path: Path) -> set[str]:
+        # The engine loads `components/__init__.py` for each dynamic resource.
+        allowed = set() if _layer(path) == "__init__" else _allowed(_layer(path))
+        return {name.split(".")[1] for name in _imports(_tree(path)) if name.startswith("components.")} - allowed
+
+    assert _findings(forbidden) == {}
 
 
-LOADED = [path for path in MODULES if _layer(path) in ("dynamic", "clients") and path.name != "resources.py"]
+def test_the_program_imports_neither_its_tools_nor_its_tests() -> None:
+    packages = {"tools", "tests"}
+    assert _findings(lambda path: {name.split(".")[0] for name in _imports(_tree(path))} & packages) == {}
 
 
-@pytest.mark.parametrize("path", LOADED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_pickled_providers_need_only_the_standard_library_and_pulumi(path: Path) -> None:
-    direct = ast.Module([node for node in _tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-    packages = {module.split(".")[0] for module in _imports(direct)}
-    assert packages - set(sys.stdlib_module_names) - {"pulumi", "components"} == set(), (
-        "the engine loads it for every operation"
+def test_settings_and_render_do_not_import_pulumi() -> None:
+    modules = [path for path in MODULES if _layer(path) in ("render", "settings") and path.name != "from_pulumi.py"]
+    found = _findings(
+        lambda path: {name for name in _imports(_tree(path)) if name.split(".")[0].startswith("pulumi")}, modules
     )
+    assert found == {}, "text is a pure function of known values"
+
+
+def test_pickled_providers_need_only_the_standard_library_and_pulumi() -> None:
+    def packages(path: Path) -> set[str]:
+        direct = ast.Module([node for node in _tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        found = {module.split(".")[0] for module in _imports(direct)}
+        return found - set(sys.stdlib_module_names) - {"pulumi", "components"}
+
+    loaded = [path for path in MODULES if _layer(path) in ("dynamic", "clients") and path.name != "resources.py"]
+    assert _findings(packages, loaded) == {}, "the engine loads it for every operation"
 
 
 def _calls(tree: ast.AST) -> Iterator[str]:
@@ -127,21 +136,23 @@ def _calls(tree: ast.AST) -> Iterator[str]:
             yield f"{ast.unparse(node)}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_components_read_no_environment_clock_file_or_network(path: Path) -> None:
+def _touched(path: Path) -> set[str]:
+    """The calls that use more than the arguments, without those that the module may make."""
     name = str(path.relative_to(ROOT))
     touched = {call for call in _calls(_tree(path)) if TOUCHES.match(call)}
-    if name.startswith(("components/clients/", "components/takeover/")):
-        return  # they do I/O by design, in the providers and on the servers, never in a constructor
-    if name == "components/settings/from_pulumi.py":
-        others = {call for call in touched if not call.startswith("pulumi.") and call != "path.read_bytes"}
-        assert not others, "it reads only the configuration, and the file that it is from"
-        return
+    if name == "components/settings/from_pulumi.py":  # it reads only the configuration, and the file that it is from
+        return {call for call in touched if not call.startswith("pulumi.") and call != "path.read_bytes"}
     if name in READS_ITS_OWN_FILES:
-        touched = {call for call in touched if not call.endswith(".read_text")}
         source = path.read_text()
-        assert source.count("Path(") == source.count("Path(__file__)"), "it reads only files beside it"
-    assert touched == set(), f"{name} uses more than its arguments"
+        assert source.count("Path(") == source.count("Path(__file__)"), f"{name} reads only files beside it"
+        return {call for call in touched if not call.endswith(".read_text")}
+    return touched
+
+
+def test_components_read_no_environment_clock_file_or_network() -> None:
+    # The others do I/O by design, in the providers and on the servers, never in a constructor.
+    modules = [path for path in MODULES if _layer(path) not in ("clients", "takeover")]
+    assert _findings(_touched, modules) == {}
 
 
 def test_only_dynamic_providers_use_the_clients() -> None:
