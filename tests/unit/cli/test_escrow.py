@@ -4,6 +4,7 @@ import copy
 import json
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,32 +35,45 @@ def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyrage, "passphrase", same)
 
 
+def _seal(folder: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]) -> Path:
+    """Write an escrow file for a state with this content; a stand-in for `pulumi` returns that state."""
+    state = folder / "state.json"
+    state.write_text(json.dumps(content))
+    cli = folder / "bin" / "pulumi"
+    cli.parent.mkdir(exist_ok=True)
+    cli.write_text(f'#!/bin/sh\necho "$@" > {folder}/arguments\ncat {state}\n')
+    cli.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{cli.parent}:/usr/bin:/bin")
+    passphrase = folder / "passphrase"
+    passphrase.write_text(PASSPHRASE + "\n")
+    monkeypatch.setenv(escrow.PASSPHRASE_FILE, str(passphrase))
+    return escrow.write("dev", folder)
+
+
 @pytest.fixture
-def sealed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]
-) -> Callable[[dict[str, Any]], Path]:
-    """Write an escrow file for a state with the given content; a stand-in for `pulumi` returns that state."""
+def sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], Path]:
+    """Write an escrow file for a state with the given content."""
+    return partial(_seal, tmp_path, monkeypatch)
 
-    def seal(state_content: dict[str, Any]) -> Path:
-        state = tmp_path / "state.json"
-        state.write_text(json.dumps(state_content))
-        cli = tmp_path / "bin" / "pulumi"
-        cli.parent.mkdir(exist_ok=True)
-        cli.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncat {state}\n')
-        cli.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{cli.parent}:/usr/bin:/bin")
-        passphrase = tmp_path / "passphrase"
-        passphrase.write_text(PASSPHRASE + "\n")
-        monkeypatch.setenv(escrow.PASSPHRASE_FILE, str(passphrase))
-        return escrow.write("dev", tmp_path)
 
-    return seal
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory, dev: Evaluation) -> Path:
+    """The dev stack's file, encrypted once for the tests that read it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return _seal(tmp_path_factory.mktemp("escrow"), monkeypatch, dev.outputs["escrow"])
+
+
+def _open(path: Path, passphrase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    file = tmp_path / "passphrase"
+    file.write_text(passphrase)
+    monkeypatch.setenv(escrow.PASSPHRASE_FILE, str(file))
+    return escrow.read(path)
 
 
 def test_the_file_decrypts_to_everything_needed_to_rebuild_the_pds(
-    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
+    encrypted: Path, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = escrow.read(sealed(content))
+    opened = _open(encrypted, PASSPHRASE + "\n", tmp_path, monkeypatch)
     assert opened["secrets"] == content["secrets"], "every secret is unchanged"
     assert "pds:hostname: noted.at" in opened["stack_file"], "the stack file is needed to run the program again"
     assert opened["volume_id"], "the volume's id is needed to adopt it"
@@ -78,26 +92,19 @@ def test_a_second_file_of_the_same_day_gets_a_new_name(
     assert first.read_bytes() == before, "the first file may have another passphrase"
 
 
-def test_the_file_is_encrypted_with_age_and_has_mode_0600(
-    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path
-) -> None:
-    path = sealed(content)
-    raw = path.read_bytes()
+def test_the_file_is_encrypted_with_age_and_has_mode_0600(encrypted: Path, content: dict[str, Any]) -> None:
+    raw = encrypted.read_bytes()
     for name, secret in content["secrets"].items():
         assert secret.encode() not in raw, f"{name} is in the file in plain text"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(encrypted.stat().st_mode) == 0o600
     assert raw.startswith(b"age-encryption.org/v1"), "any age implementation can decrypt it"
-    arguments = (tmp_path / "arguments").read_text()
+    arguments = (encrypted.parent / "arguments").read_text()
     assert PASSPHRASE not in arguments, "a command line is visible to every user of the machine"
 
 
-def test_reports_a_wrong_passphrase(
-    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path
-) -> None:
-    path = sealed(content)
-    (tmp_path / "passphrase").write_text("another passphrase entirely")
+def test_reports_a_wrong_passphrase(encrypted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(escrow.EscrowError, match="right passphrase"):
-        escrow.read(path)
+        _open(encrypted, "another passphrase entirely", tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("lost", ["volume_id", "nomad_ca_key_pem", "secrets"])
