@@ -40,7 +40,9 @@ def user_data(name: str, volume: str, key: str) -> str:
         "rm -f /etc/udev/rules.d/99-digitalocean-automount.rules",
         "systemctl enable --now pds-measure.service",
     ]
-    return "#cloud-config\n" + yaml.safe_dump({"write_files": files, "runcmd": commands}, sort_keys=False)
+    return "#cloud-config\n" + yaml.dump(
+        {"write_files": files, "runcmd": commands}, Dumper=yaml.CSafeDumper, sort_keys=False
+    )
 
 
 class Droplets(Protocol):

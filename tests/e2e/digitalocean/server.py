@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 from aiohttp import web
@@ -85,7 +85,7 @@ class _Cut(Exception):  # noqa: N818 (it is no error of ours)
 class Api:
     """One account's API. In a `with` block it answers at `url`; `state` gets the log and the dump.
 
-    Port 0 is a free one. Only the server's thread changes the world: read it through `dump`.
+    Port 0 is a free one. The world changes under a lock: read it through `dump`.
     """
 
     def __init__(self, world: World, state: Path, port: int = 0) -> None:
@@ -97,6 +97,7 @@ class Api:
         self.port = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="digitalocean", daemon=True)
+        self._lock = threading.Lock()
         self._ready = threading.Event()
         self._done = asyncio.Event()
         self._trouble: BaseException | None = None
@@ -155,6 +156,19 @@ class Api:
         found: Json = done.json()
         return found
 
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The body of the response to a request with the account's token, without a connection. Token, limit, faults
+        and log have no part in it. Raises ApiError."""
+        parts = urlsplit(path)
+        return self._answer(method, parts.path, dict(parse_qsl(parts.query)), body, None).body
+
+    def _answer(
+        self, method: str, path: str, query: Mapping[str, str], body: Any, granted: frozenset[str] | None
+    ) -> Answer:
+        with self._lock:
+            self.world.settle()
+            return answer(self.world, method, path, query, body, granted)
+
     def requests(self) -> list[Json]:
         """The log so far."""
         self._log.flush()
@@ -186,10 +200,11 @@ class Api:
     async def _tick(self) -> None:
         written = 0.0
         while True:
-            self.world.settle()
-            if time.monotonic() - written > 1:
-                self.world.write(self.dump_file)
-                written = time.monotonic()
+            with self._lock:
+                self.world.settle()
+                if time.monotonic() - written > 1:
+                    self.world.write(self.dump_file)
+                    written = time.monotonic()
             await asyncio.sleep(_TICK)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -211,8 +226,7 @@ class Api:
             if fault is not None:
                 about["fault"] = fault.kind
                 await self._go_wrong(fault, about)
-            self.world.settle()
-            done = answer(self.world, request.method, request.rel_url.raw_path, request.query, about["body"], granted)
+            done = self._answer(request.method, request.rel_url.raw_path, request.query, about["body"], granted)
         except _Cut:
             return self._cut(request)
         except ApiError as error:
@@ -270,7 +284,8 @@ class Api:
     def _control(self, method: str, what: str, body: Any) -> web.Response:
         try:
             if (method, what) == ("GET", "state"):
-                return web.json_response(self.world.dump())
+                with self._lock:
+                    return web.json_response(self.world.dump())
             if (method, what) == ("GET", "faults"):
                 return web.json_response({"faults": self.faults.shown()})
             if (method, what) == ("POST", "faults"):

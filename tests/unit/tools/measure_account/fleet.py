@@ -44,7 +44,11 @@ class Fleet(Machines):
         self.keys: set[str] = set()
 
     def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
-        files = yaml.safe_load(user_data).get("write_files", []) if user_data.startswith("#cloud-config\nwrite") else []
+        files = (
+            yaml.load(user_data, yaml.CSafeLoader).get("write_files", [])
+            if user_data.startswith("#cloud-config\nwrite")
+            else []
+        )
         unit = next((item["content"] for item in files if item["path"].endswith(".service")), "MEASURE_NAME=other ")
         self.droplets[droplet_id] = Droplet(unit.partition("MEASURE_NAME=")[2].split()[0])
 

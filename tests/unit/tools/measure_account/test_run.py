@@ -3,6 +3,7 @@
 A run is interrupted at each request that changes something, before and after it, and at one of each kind of the others.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from components.takeover.services import Http, Unavailable
+from components.takeover.services import Http, Refused, Unavailable
 from tests.e2e.digitalocean import Api, World
+from tests.e2e.digitalocean.errors import ApiError
 from tests.e2e.digitalocean.limits import RateLimit
 from tests.e2e.environment.api_client import FIREWALL, TOKEN, Client
 from tests.unit.tools.measure_account.fleet import Fleet
@@ -51,6 +53,18 @@ class Bench:
         self.calls = []
         return command.main([*arguments], self.folder)
 
+    def count(self, monkeypatch: pytest.MonkeyPatch, call: Callable[[Http, str, str, Any], Any]) -> None:
+        """Make each request of the command by `call`, between the two strikes."""
+
+        def counted(http: Http, method: str, path: str, body: Any = None) -> Any:
+            self.calls.append((method, path))
+            self.strike((method, path), False)
+            answer = call(http, method, path, body)
+            self.strike((method, path), True)
+            return answer
+
+        monkeypatch.setattr(Http, "call", counted)
+
     def left(self) -> dict[str, Any]:
         """What the run added to the account or changed there."""
         now = self._resources()
@@ -84,22 +98,29 @@ def bench(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Be
     assert isinstance(fleet, Fleet)
     fleet.admits_public, fleet.is_fenced, fleet.keeps = True, True, True
     made = Bench(client, fleet, tmp_path)
-    call = Http.call
-
-    def counted(self: Http, method: str, path: str, body: Any = None) -> Any:
-        made.calls.append((method, path))
-        made.strike((method, path), False)
-        answer = call(self, method, path, body)
-        made.strike((method, path), True)
-        return answer
-
-    monkeypatch.setattr(Http, "call", counted)
+    made.count(monkeypatch, Http.call)
     monkeypatch.setattr(command, "HttpDroplets", fleet)
     monkeypatch.setattr(account_module, "Pace", lambda: PACE)
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", TOKEN)
     monkeypatch.setenv("DIGITALOCEAN_API_URL", client.api.url)
     monkeypatch.delenv("DIGITALOCEAN_LIMITED_TOKEN", raising=False)
     return made
+
+
+@pytest.fixture
+def unconnected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """The same without connections, for the thousands of requests of hundreds of runs."""
+
+    def call(_http: Http, method: str, path: str, body: Any) -> Any:
+        try:
+            return json.loads(json.dumps(bench.client.api.ask(method, path, body) or {}))
+        except ApiError as error:
+            if error.status == 404 and method == "GET":
+                return None
+            raise Refused(error.status, str(error)) from None
+
+    bench.count(monkeypatch, call)
+    return bench
 
 
 def test_measures_each_case_and_leaves_nothing(
@@ -174,7 +195,10 @@ def _strike(bench: Bench, point: Point, is_done: bool, error: type[BaseException
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Unavailable], ids=["interrupted", "without an answer"])
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
-def test_leaves_nothing_if_it_ends_at_any_request(bench: Bench, error: type[BaseException], is_done: bool) -> None:
+def test_leaves_nothing_if_it_ends_at_any_request(
+    unconnected: Bench, error: type[BaseException], is_done: bool
+) -> None:
+    bench = unconnected
     # No signal interrupts the removal.
     points = _points(bench, with_removal=error is not KeyboardInterrupt)
     assert len(points) > 20
@@ -186,7 +210,8 @@ def test_leaves_nothing_if_it_ends_at_any_request(bench: Bench, error: type[Base
         assert [*bench.folder.iterdir()] == []
 
 
-def test_a_killed_run_is_removed_by_its_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_is_removed_by_its_name(unconnected: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = unconnected
     remove = Account.remove
     for point in _points(bench):
         _strike(bench, point, True, SystemExit)
