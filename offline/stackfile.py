@@ -117,7 +117,7 @@ def read_text(stack: str, root: Path = ROOT) -> str:
         raise StackFileError(f"{path.name} is not UTF-8: {error}") from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeys(yaml.CSafeLoader):
     """Refuses a key that stands twice in a map, as the engine does. PyYAML would take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -167,7 +167,7 @@ def _user_data(evaluation: Evaluation) -> str | None:
 def _written(evaluation: Evaluation, path: str) -> str | None:
     import yaml
 
-    document = yaml.safe_load(_user_data(evaluation) or "{}")
+    document = yaml.load(_user_data(evaluation) or "{}", yaml.CSafeLoader)
     for entry in document.get("write_files", []):
         if entry["path"] == path:
             return str(entry["content"])

@@ -22,7 +22,7 @@ Edits = Mapping[str, Any]
 def prepare(stack: Stack, edits: Edits) -> StackFileEdit:
     """The stack's file before and after. Raises StackFileError if the edited file is refused, and StackError."""
     before = read_text(stack.name, stack.root)
-    config: Mapping[str, Any] = yaml.safe_load(before)["config"]
+    config: Mapping[str, Any] = yaml.load(before, yaml.CSafeLoader)["config"]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / f"Pulumi.{stack.name}.yaml"
         copy.write_bytes(before.encode())
@@ -40,7 +40,7 @@ def prepare(stack: Stack, edits: Edits) -> StackFileEdit:
 
 def configured(stack: Stack, key: str) -> Any:
     """The value of a key in the stack's file, as it is written; None without one."""
-    found: Any = yaml.safe_load(read_text(stack.name, stack.root))["config"]
+    found: Any = yaml.load(read_text(stack.name, stack.root), yaml.CSafeLoader)["config"]
     section, *keys = key.split(".")
     found = found.get(f"pds:{section}", found.get(section))
     for each in keys:

@@ -102,7 +102,9 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
 
 def _refuse_during_move(stack: Stack) -> None:
     """A move restores its own backup, and would do so again over a server that a restore has started."""
-    note: Mapping[str, Any] | None = yaml.safe_load(read_text(stack.name, stack.root))["config"].get(MOVE_NOTE)
+    note: Mapping[str, Any] | None = yaml.load(read_text(stack.name, stack.root), yaml.CSafeLoader)["config"].get(
+        MOVE_NOTE
+    )
     if note and not note.get("opened"):
         raise StackError(
             f"{stack.name} is being moved from {note['from']} to {note['to']} ('{MOVE_NOTE}' in "

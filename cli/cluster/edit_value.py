@@ -17,9 +17,9 @@ def set_number(name: str, text: str, path: Sequence[str], value: int) -> str:
     """Return `text` with `value` at `path` below `config`, as in ("cluster", "servers", "generations", "2"). Maps that
     are missing on the way are made. Raises StackFileError if the file is written in a way that this cannot change."""
     after = _changed(text, path, value)
-    before, now = yaml.safe_load(text), None
+    before, now = yaml.load(text, yaml.CSafeLoader), None
     try:
-        now = yaml.safe_load(after) if after is not None else None
+        now = yaml.load(after, yaml.CSafeLoader) if after is not None else None
     except yaml.YAMLError:
         now = None
     if after is None or now != _expected(before, path, value):

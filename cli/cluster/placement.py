@@ -36,7 +36,7 @@ def assign_hosts(stack: str, root: Path) -> StackFileEdit | None:
 
 def with_hosts(stack: str, text: str) -> str:
     """Return the text of a stack file with a host for each club that has none. Raises as `assign_hosts`."""
-    document = yaml.safe_load(text)
+    document = yaml.load(text, yaml.CSafeLoader)
     config = document.get("config") if isinstance(document, Mapping) else None
     clubs = next((config[key] for key in CLUBS if isinstance(config, Mapping) and config.get(key)), None)
     if not isinstance(clubs, Mapping) or not {"pds:cluster", "cluster"} & set(config or ()):

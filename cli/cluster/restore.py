@@ -100,7 +100,7 @@ def _moving(stack: Stack) -> list[str]:
     found = []
     for club, grant in read_settings(stack.name, stack.root).clubs.items():
         file = stack.root / f"Pulumi.{club}.yaml"
-        config = yaml.safe_load(read_text(club, stack.root)).get("config") if file.exists() else None
+        config = yaml.load(read_text(club, stack.root), yaml.CSafeLoader).get("config") if file.exists() else None
         if grant.leaving or "move:note" in (config or {}):
             found.append(club)
     return found

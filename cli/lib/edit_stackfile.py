@@ -109,15 +109,15 @@ def add_option(name: str, text: str, keys: Sequence[str], entry: str, new: str, 
 
 
 def _old(text: str, keys: Sequence[str]) -> tuple[str, Any]:
-    config = yaml.safe_load(text)["config"]
+    config = yaml.load(text, yaml.CSafeLoader)["config"]
     key = next((key for key in keys if key in config), keys[0])
     return key, config.get(key)
 
 
 def _checked(name: str, before: str, key: str, expected: Any, after: str | None, lines: str) -> str:
-    old, now = yaml.safe_load(before), None
+    old, now = yaml.load(before, yaml.CSafeLoader), None
     try:
-        now = yaml.safe_load(after) if after else None
+        now = yaml.load(after, yaml.CSafeLoader) if after else None
     except yaml.YAMLError:
         now = None
     if after is None or now != {**old, "config": {**old["config"], key: expected}}:
@@ -184,5 +184,5 @@ def scalar(value: Scalar) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    plain = _PLAIN.fullmatch(value) and yaml.safe_load(value) == value
+    plain = _PLAIN.fullmatch(value) and yaml.load(value, yaml.CSafeLoader) == value
     return value if plain else "'" + value.replace("'", "''") + "'"

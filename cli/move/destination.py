@@ -171,12 +171,12 @@ def _options(settings: Settings, to: str, applied: Mapping[str, Any]) -> dict[st
 
 def _with(text: str, options: Mapping[str, str]) -> str:
     """Return the stack file as `pulumi config set --path` will leave it, as far as its meaning is concerned."""
-    document = yaml.safe_load(text)
+    document = yaml.load(text, yaml.CSafeLoader)
     config = {key if ":" in key else f"pds:{key}": value for key, value in document["config"].items()}
     for key, value in options.items():
         section, _, option = key.partition(".")
         if option:
-            config[section] = {**(config.get(section) or {}), option: yaml.safe_load(value)}
+            config[section] = {**(config.get(section) or {}), option: yaml.load(value, yaml.CSafeLoader)}
         else:
             config[section] = value
     return yaml.safe_dump({**document, "config": config})

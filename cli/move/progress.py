@@ -60,7 +60,7 @@ class MoveProgress:
 
 def read(club: Stack) -> MoveProgress | None:
     """Return the progress of the club's move; None if it is not being moved. Raises StackFileError."""
-    entry: Mapping[str, Any] | None = yaml.safe_load(read_text(club.name, club.root))["config"].get(KEY)
+    entry: Mapping[str, Any] | None = yaml.load(read_text(club.name, club.root), yaml.CSafeLoader)["config"].get(KEY)
     if not entry:
         return None
     return MoveProgress(

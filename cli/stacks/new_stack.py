@@ -228,7 +228,7 @@ def club_line(name: str, grant: ClubOptions) -> str:
 
 def _secrets_provider(text: str) -> str:
     """Return that of the stack with this file: stacks that share a host share it."""
-    document = yaml.safe_load(text)
+    document = yaml.load(text, yaml.CSafeLoader)
     # Pulumi Cloud's own leaves no entry in the file.
     return str(document.get("secretsprovider") or ("passphrase" if document.get("encryptionsalt") else "default"))
 

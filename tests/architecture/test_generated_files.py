@@ -29,7 +29,7 @@ from tools.generate.generate import (
 )
 
 SCHEMA: dict[str, Any] = json.loads(stack_schema())
-PROJECT: dict[str, Any] = yaml.safe_load(pulumi_yaml())
+PROJECT: dict[str, Any] = yaml.load(pulumi_yaml(), yaml.CSafeLoader)
 SLACK = {"channel": "#alerts", "url": "https://hooks.slack.com/services/T1234567/AAAAAAAA/ZZZZZZ"}
 EXAMPLE = ROOT / "Pulumi.dev.yaml"
 
@@ -66,13 +66,13 @@ def test_the_example_stack_file_is_valid_and_names_its_schema() -> None:
     first = text.splitlines()[0]
     assert first == "# yaml-language-server: $schema=docs/stack.schema.json"
     assert (ROOT / first.partition("=")[2]).is_file()
-    example = yaml.safe_load(text)
+    example = yaml.load(text, yaml.CSafeLoader)
     assert jsonschema.Draft7Validator(SCHEMA).is_valid(example)
     read({key.removeprefix("pds:"): value for key, value in example["config"].items()}, EXAMPLE.name, "dev")
 
 
 def test_the_example_sets_only_required_options_the_image_and_new() -> None:
-    config = yaml.safe_load(EXAMPLE.read_text())["config"]
+    config = yaml.load(EXAMPLE.read_text(), yaml.CSafeLoader)["config"]
     assert set(config) == {"pds:hostname", "pds:operators", "pds:pds"}
     assert config["pds:hostname"] == "noted.at"
     assert set(config["pds:operators"]) == {"cidrs", "ssh_keys"}

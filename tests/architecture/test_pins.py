@@ -92,7 +92,7 @@ def test_a_manager_covers_every_pin_among_the_option_defaults(managed: set[tuple
 
 def test_a_manager_covers_every_image_in_a_stack_file(managed: set[tuple[str, str]]) -> None:
     for file in ROOT.glob("Pulumi.*.yaml"):
-        config = yaml.safe_load(file.read_text())["config"]
+        config = yaml.load(file.read_text(), yaml.CSafeLoader)["config"]
         images = [value["image"] for value in config.values() if isinstance(value, dict) and "image" in value]
         assert images, "a stack file pins the server's image, so that a pull request updates it"
         assert [image for image in images if (file.name, image) not in managed] == []
@@ -121,7 +121,7 @@ def test_finds_an_image_in_every_notation_of_a_stack_file(text: str, groups: tup
 def test_a_manager_covers_every_version_that_a_workflow_passes_to_an_action(managed: set[tuple[str, str]]) -> None:
     seen = set()
     for path in sorted((ROOT / ".github/workflows").glob("*.yaml")):
-        for job in yaml.safe_load(path.read_text())["jobs"].values():
+        for job in yaml.load(path.read_text(), yaml.CSafeLoader)["jobs"].values():
             for step in job["steps"]:
                 for key, value in step.get("with", {}).items():
                     if VERSION.fullmatch(str(value)):

@@ -23,7 +23,7 @@ WITH_SECRETS = ("deploy", "drift")
 
 
 def _read(file: Path) -> Workflow:
-    document: dict[Any, Any] = yaml.safe_load(file.read_text())
+    document: dict[Any, Any] = yaml.load(file.read_text(), yaml.CSafeLoader)
     return {**document, "on": document[True]}  # YAML 1.1 reads `on` as true
 
 

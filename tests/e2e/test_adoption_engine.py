@@ -73,7 +73,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def fleet(house: Stack) -> Stack:
-    config = yaml.safe_load((house.project / f"Pulumi.{house.name}.yaml").read_text())["config"]
+    config = yaml.load((house.project / f"Pulumi.{house.name}.yaml").read_text(), yaml.CSafeLoader)["config"]
     options = {"pds:operators": config["pds:operators"], "pds:ingress": {"kind": "none"}}
     return house.beside("fleet", {**options, "pds:cluster": {"hosts": {}, "workers": {"spares": 1}}})
 

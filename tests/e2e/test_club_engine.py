@@ -57,7 +57,11 @@ def test_new_command_equals_the_manual_steps(host_stack: Stack) -> None:
     arguments = ("--on", STACK, "--memory-mib", "300", "--create-zone")
     done = host_stack.pds_command("new", "chess", "--hostname", "chess.test", *arguments)
     assert "+ ClubNamespace pds-host-clubs-chess-namespace" in done.output
-    written, created_state, host_with_club = lines(club), state(host_stack, "chess"), yaml.safe_load(host.read_text())
+    written, created_state, host_with_club = (
+        lines(club),
+        state(host_stack, "chess"),
+        yaml.load(host.read_text(), yaml.CSafeLoader),
+    )
     assert "\n".join(written) in done.output, "the engine must keep every line unchanged"
     assert "  # The server's domain name. It is part of every member's identity: choose it once." in written
 
@@ -65,7 +69,7 @@ def test_new_command_equals_the_manual_steps(host_stack: Stack) -> None:
     assert not club.exists()
     host.write_text(before)
     host_stack.configure(clubs={"chess": {"port": 3101, "disk_gib": 5, "memory_mib": 684}})
-    assert yaml.safe_load(host.read_text()) == host_with_club
+    assert yaml.load(host.read_text(), yaml.CSafeLoader) == host_with_club
     club.write_text("".join(f"{line}\n" for line in written))
     pulumi(host_stack, "stack", "init", "chess", "--secrets-provider", "passphrase")
     assert lines(club) == written
@@ -78,7 +82,7 @@ def test_club_with_its_own_droplet_passes_its_first_preview(host_stack: Stack) -
     done = host_stack.pds_command("new", "solo", "--hostname", "solo.test", "--create-zone", *operators)
     assert "+ Droplet pds-host-droplet" in done.output
     assert done.output.count("Preflight passed.") == 1
-    config = yaml.safe_load((host_stack.project / "Pulumi.solo.yaml").read_text())["config"]
+    config = yaml.load((host_stack.project / "Pulumi.solo.yaml").read_text(), yaml.CSafeLoader)["config"]
     assert config["pds:operators"]["ssh_keys"] == ["laptop", key], "a long line must be unchanged, too"
 
 

@@ -73,7 +73,7 @@ def cluster_env(*programs: str, kind: type[ClusterMachines] = ClusterMachines) -
         made = stack.enter_context(e2e_env(Path(folder), cache, kind=kind))
         assert isinstance(made.machines, ClusterMachines)
         plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
-        alone = yaml.safe_load((made.project / f"Pulumi.{STACK}.yaml").read_text())["config"]
+        alone = yaml.load((made.project / f"Pulumi.{STACK}.yaml").read_text(), yaml.CSafeLoader)["config"]
         made.configure(hostname=None, dns=None, pds=None)
         server = {key: alone["pds:pds"][key] for key in ("escrow", "crawlers")} | {
             "image": plc.pds_image,

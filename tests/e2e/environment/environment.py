@@ -204,7 +204,7 @@ class Stack:
     def configure(self, **changed: Any) -> None:
         """Change sections of the stack file: `pds={"memory_mib": 600}`; a section given as None is removed."""
         file = self.project / f"Pulumi.{self.name}.yaml"
-        document = yaml.safe_load(file.read_text())
+        document = yaml.load(file.read_text(), yaml.CSafeLoader)
         for section, values in changed.items():
             key = f"pds:{section}"
             if values is None:
@@ -357,7 +357,7 @@ def _project(folder: Path, config: Mapping[str, Any], env: Mapping[str, str]) ->
     for source in SOURCES:
         shutil.rmtree(project / source, ignore_errors=True)
         shutil.copytree(ROOT / source, project / source, ignore=shutil.ignore_patterns("__pycache__"))
-    document = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+    document = yaml.load((ROOT / "Pulumi.yaml").read_text(), yaml.CSafeLoader)
     document["runtime"]["options"]["virtualenv"] = sys.prefix
     (project / "Pulumi.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     init_stack(project, env, STACK, config)

@@ -309,7 +309,7 @@ def lay_out(user_data: str, root: Path) -> dict[str, Any]:
     # cloud-init checks only the first line, and ignores a document without it.
     if not user_data.startswith("#cloud-config\n"):
         raise E2eError("user_data does not begin with the line #cloud-config, so cloud-init would ignore it")
-    document = yaml.safe_load(user_data)
+    document = yaml.load(user_data, yaml.CSafeLoader)
     for file in document.get("write_files", []):
         path = root / file["path"].lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def options(page: str, first: str, changes: Mapping[str, str]) -> dict[str, Any]
         if text not in block:
             raise E2eError(f"{page} has no `{text}` in the block `{first}`")
         block = block.replace(text, replacement)
-    return {key.removeprefix("pds:"): value for key, value in yaml.safe_load(block).items()}
+    return {key.removeprefix("pds:"): value for key, value in yaml.load(block, yaml.CSafeLoader).items()}
 
 
 def _section(text: str, page: str, name: str) -> str:

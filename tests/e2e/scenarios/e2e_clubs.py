@@ -89,7 +89,7 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def club_settings(made: E2eEnvironment, kind: str, club: str) -> dict[str, Any]:
     """A club's stack file."""
-    whole = yaml.safe_load((made.project / f"Pulumi.{made.name}.yaml").read_text())["config"]
+    whole = yaml.load((made.project / f"Pulumi.{made.name}.yaml").read_text(), yaml.CSafeLoader)["config"]
     server = {key: whole["pds:pds"][key] for key in ("image", "escrow", "crawlers")}
     return {
         "pds:hostname": hostname(club),

@@ -45,7 +45,9 @@ class Scenario:
 
     def config(self, stack: E2eEnvironment) -> dict[str, Any]:
         """The content of a stack's file."""
-        found: dict[str, Any] = yaml.safe_load((stack.project / f"Pulumi.{stack.name}.yaml").read_text())["config"]
+        found: dict[str, Any] = yaml.load((stack.project / f"Pulumi.{stack.name}.yaml").read_text(), yaml.CSafeLoader)[
+            "config"
+        ]
         return found
 
     def whole(self, at: str) -> None:

@@ -61,7 +61,9 @@ class Scenario:
 
     def config(self, stack: E2eEnvironment) -> dict[str, Any]:
         """The content of a stack's file."""
-        found: dict[str, Any] = yaml.safe_load((stack.project / f"Pulumi.{stack.name}.yaml").read_text())["config"]
+        found: dict[str, Any] = yaml.load((stack.project / f"Pulumi.{stack.name}.yaml").read_text(), yaml.CSafeLoader)[
+            "config"
+        ]
         return found
 
     def servers(self) -> dict[str, str]:
@@ -137,7 +139,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
         old = stack.enter_context(e2e_env(tmp_path_factory.mktemp("bench"), cache))
         plc = stack.enter_context(directory(old.folder / "plc", cache, old.docker_host, old.authority))
         stack.enter_context(public_ports(whole=False))
-        first = yaml.safe_load((old.project / f"Pulumi.{old.name}.yaml").read_text())["config"]
+        first = yaml.load((old.project / f"Pulumi.{old.name}.yaml").read_text(), yaml.CSafeLoader)["config"]
         second_config = {
             **first,
             "pds:hostname": "ground.test",

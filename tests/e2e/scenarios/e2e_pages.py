@@ -101,7 +101,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         # Without it, servers of the current line query no directory at a private address, and `check` needs that.
         private = {"PDS_DISABLE_SSRF_PROTECTION": "true"}
         made.configure(pds={"plc_url": plc.url, "image": plc.pds_image, "extra_env": private})
-        own = yaml.safe_load((made.project / "Pulumi.bench.yaml").read_text())["config"]
+        own = yaml.load((made.project / "Pulumi.bench.yaml").read_text(), yaml.CSafeLoader)["config"]
         made.pulumi("stack", "rm", "--yes")  # the operator creates a stack
         clone(made.project)
         secret = made.folder / "escrow-passphrase"
@@ -138,7 +138,7 @@ def test_page_first_hour(operator: Operator) -> None:
     types(FIRST_HOUR, "./pds escrow-check FILE", means=f"./pds escrow-check {file.name}")
     types(FIRST_HOUR, "pulumi config set --path pds.escrow made")
     types(README, "pulumi config set --path pds.escrow made --stack club")
-    document = yaml.safe_load((project / "Pulumi.club.yaml").read_text())
+    document = yaml.load((project / "Pulumi.club.yaml").read_text(), yaml.CSafeLoader)
     document["config"]["pds:pds"].pop("new")
     (project / "Pulumi.club.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     types(FIRST_HOUR, "pulumi up")
@@ -278,7 +278,7 @@ def test_removed_club_is_restored_with_all_its_data(operator: Operator) -> None:
     types(CLUBS, "./pds escrow chess")
     types(CLUBS, "pulumi state unprotect --all --stack chess")
     types(CLUBS, "pulumi destroy --stack chess")
-    document = yaml.safe_load((project / "Pulumi.club.yaml").read_text())
+    document = yaml.load((project / "Pulumi.club.yaml").read_text(), yaml.CSafeLoader)
     gets = document["config"].pop("pds:clubs")["chess"]
     (project / "Pulumi.club.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     types(CLUBS, "pulumi up --stack club")

@@ -265,7 +265,7 @@ def test_bucket_and_escrow_file_are_enough(scenario: Scenario, tmp_path: Path, m
     e2e_env.pulumi("stack", "rm", "--yes")
 
     # The page's step 1.
-    config = yaml.safe_load(kept["stack_file"])["config"]
+    config = yaml.load(kept["stack_file"], yaml.CSafeLoader)["config"]
     config["pds:backup"] = {key: value for key, value in config["pds:backup"].items() if isinstance(value, str | int)}
     init_stack(e2e_env.project, e2e_env.env, e2e_env.name, config)
     given = {f"secrets.{name}": kept["secrets"][variable] for name, variable in GENERATED_SECRETS.items()}
@@ -293,7 +293,9 @@ def test_club_has_its_own_backup_drill_and_restore(scenario: Scenario) -> None:
     scenario.e2e_env.configure(clubs={"chess": {"port": PORTS["chess"]}})
     scenario.e2e_env.pulumi(*UP)
     config = club_settings(scenario.e2e_env, "io", "chess")
-    host = yaml.safe_load((scenario.e2e_env.project / f"Pulumi.{scenario.e2e_env.name}.yaml").read_text())["config"]
+    host = yaml.load((scenario.e2e_env.project / f"Pulumi.{scenario.e2e_env.name}.yaml").read_text(), yaml.CSafeLoader)[
+        "config"
+    ]
     open_to_all = {key: host["pds:pds"][key] for key in ("plc_url", "invite_required", "open_registration")}
     config["pds:pds"] |= open_to_all
     config["pds:backup"] = {key: host["pds:backup"][key] for key in ("endpoint", "bucket", "image", "interval_minutes")}

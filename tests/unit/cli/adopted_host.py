@@ -87,7 +87,7 @@ class World:
         return Stack(name, self.root)
 
     def file(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = yaml.safe_load((self.root / f"Pulumi.{name}.yaml").read_text())["config"]
+        found: dict[str, Any] = yaml.load((self.root / f"Pulumi.{name}.yaml").read_text(), yaml.CSafeLoader)["config"]
         return {key.removeprefix("pds:"): value for key, value in found.items()}
 
     def write(self, name: str, options: dict[str, Any]) -> None:
@@ -168,7 +168,7 @@ def _state(world: World, stack: Stack) -> State:
 
 def _configure(file: Path, verb: str, path: str, *value: str) -> None:
     """`pulumi config set` and `rm`, on keys with dots and indices."""
-    document = yaml.safe_load(file.read_text())
+    document = yaml.load(file.read_text(), yaml.CSafeLoader)
     *sections, last = path.split(".")
     options = document["config"]
     for section in sections:
@@ -178,7 +178,8 @@ def _configure(file: Path, verb: str, path: str, *value: str) -> None:
     elif last.endswith("]"):
         options.setdefault(last.partition("[")[0], []).append(*value)
     else:
-        options[last] = yaml.safe_load(*value)
+        (text,) = value
+        options[last] = yaml.load(text, yaml.CSafeLoader)
     file.write_text(yaml.safe_dump(document))
 
 

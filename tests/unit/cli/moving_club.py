@@ -44,7 +44,9 @@ class Owner:
 
     def file(self, name: str) -> dict[str, Any]:
         """The configuration in a stack's file."""
-        config: dict[str, Any] = yaml.safe_load((self.pulumi.root / f"Pulumi.{name}.yaml").read_text())["config"]
+        config: dict[str, Any] = yaml.load((self.pulumi.root / f"Pulumi.{name}.yaml").read_text(), yaml.CSafeLoader)[
+            "config"
+        ]
         return config
 
     def write(self, name: str, text: str) -> None:
@@ -62,7 +64,7 @@ class Owner:
     def note(self, **note: Any) -> None:
         """Write the progress of a move into the club's file; with a snapshot the file names the new host (`moved`)."""
         file = self.pulumi.root / "Pulumi.chess.yaml"
-        document = yaml.safe_load(file.read_text())
+        document = yaml.load(file.read_text(), yaml.CSafeLoader)
         document["config"]["move:note"] = {"from": "dev", "to": "ground", **note}
         if note.get("snapshot") and note.pop("moved", True):
             document["config"] |= {"pds:on": "ground", "pds:pds": {"port": 3102, "paused": True}}

@@ -48,7 +48,7 @@ def _at(alice: Owner, place: str, **changes: Any) -> None:
 
 
 def _file(root: Path) -> dict[str, Any]:
-    config = yaml.safe_load((root / "Pulumi.dev.yaml").read_text())["config"]
+    config = yaml.load((root / "Pulumi.dev.yaml").read_text(), yaml.CSafeLoader)["config"]
     flat = {key: value for key, value in config.items() if key.startswith(("pds:blobs.", "pds:pds."))}
     nested = {f"pds:blobs.{key}": value for key, value in config["pds:blobs"].items()}
     return nested | flat | {f"pds:pds.{key}": value for key, value in (config.get("pds:pds") or {}).items()}

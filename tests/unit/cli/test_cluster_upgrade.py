@@ -2,7 +2,7 @@
 
 import json
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ class _Account:
 
 
 _parsed = cache(parse_settings)
-_loaded = cache(yaml.safe_load)
+_loaded = cache(partial(yaml.load, Loader=yaml.CSafeLoader))
 
 
 def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: int = 3) -> _World:
@@ -258,7 +258,7 @@ def test_an_interrupted_run_applies_no_file_that_rebuilds_two_droplets(world: _W
     assert world.variable, "it was interrupted"
     rebuilt = list(world.rebuilt)
     file = world.root / "Pulumi.fleet.yaml"
-    content = yaml.safe_load(file.read_text())
+    content = yaml.load(file.read_text(), yaml.CSafeLoader)
     content["config"]["pds:cluster"]["servers"]["generations"] = {"2": 7, "3": 7}
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(ClusterError, match="more than one droplet: server-2, server-3"):
@@ -280,7 +280,7 @@ def test_an_interrupted_run_applies_no_file_that_rebuilds_the_worker_of_a_host(w
     assert world.fake.volumes["a"].carrier == world.workers[2], "worker 3 was rebuilt, and host a drained to it"
     rebuilt = list(world.rebuilt)
     file = world.root / "Pulumi.fleet.yaml"
-    content = yaml.safe_load(file.read_text())
+    content = yaml.load(file.read_text(), yaml.CSafeLoader)
     # Another checkout: it has the server's numbers, and not that of worker 3.
     content["config"]["pds:cluster"]["workers"]["generations"] = {"3": 1}
     file.write_text(yaml.safe_dump(content))

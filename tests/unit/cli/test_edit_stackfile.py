@@ -36,7 +36,7 @@ KEYS = ("pds:clubs", "clubs")
 def test_adds_a_key_and_keeps_every_other_line(clubs: str, existing: dict[str, object], end: str, name: str) -> None:
     text = (HEAD + clubs).replace("\n", end)
     after = add_key("Pulumi.dev.yaml", text, KEYS, name, GRANT, "What each gets.")
-    old, new = yaml.safe_load(text), yaml.safe_load(after)
+    old, new = yaml.load(text, yaml.CSafeLoader), yaml.load(after, yaml.CSafeLoader)
     key = "clubs" if "clubs" in old["config"] else "pds:clubs"
     assert new["config"].pop(key) == {**existing, name: GRANT}
     old["config"].pop(key, None)
@@ -60,7 +60,7 @@ def test_adds_an_option_to_an_entry_and_keeps_every_other_line(club: str, end: s
     text = (HEAD + "  pds:clubs:\n    rooks: {port: 3101, host: b}\n" + club).replace("\n", end)
     after = add_option("Pulumi.fleet.yaml", text, KEYS, "chess", "host", "a")
     clubs = {"rooks": {"port": 3101, "host": "b"}, "chess": {"port": 3101, "host": "a"}}
-    assert yaml.safe_load(after)["config"]["pds:clubs"] == clubs
+    assert yaml.load(after, yaml.CSafeLoader)["config"]["pds:clubs"] == clubs
     changed = {line for line in text.splitlines() if "chess: {" in line}
     assert set(text.splitlines()) - set(after.splitlines()) <= changed, "only an entry in braces is rewritten"
     assert after.count("#") == text.count("#")

@@ -51,7 +51,7 @@ def test_sets_a_generation_and_keeps_every_other_byte(before: str, after: str, e
     if before:
         assert changed == (HEAD + after).replace("\n", end)
     assert changed.replace(end, "").count("\r") == 0
-    config = yaml.safe_load(changed)["config"]
+    config = yaml.load(changed, yaml.CSafeLoader)["config"]
     section = config.get("cluster") or config["pds:cluster"]
     assert {str(key): value for key, value in section["servers"]["generations"].items()}["2"] == 3
     assert config["pds:ingress"] == {"kind": "caddy"}

@@ -50,7 +50,9 @@ class Owner:
     down: set[str] = field(default_factory=set)
 
     def config(self, name: str) -> dict[str, Any]:
-        config: dict[str, Any] = yaml.safe_load((self.pulumi.root / f"Pulumi.{name}.yaml").read_text())["config"]
+        config: dict[str, Any] = yaml.load((self.pulumi.root / f"Pulumi.{name}.yaml").read_text(), yaml.CSafeLoader)[
+            "config"
+        ]
         return config
 
     def write(self, name: str, **options: Any) -> None:

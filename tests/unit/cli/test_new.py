@@ -48,7 +48,7 @@ def schema() -> Any:
 
 def config(text: str) -> dict[str, Any]:
     """The content of a stack file, without the project's prefix."""
-    document = yaml.safe_load(text)
+    document = yaml.load(text, yaml.CSafeLoader)
     schema().validate(document)
     return {key.removeprefix("pds:"): value for key, value in document["config"].items()}
 

@@ -122,10 +122,10 @@ def test_commands_of_a_cluster_refuse_another_stack_before_they_need_an_engine(
 def test_new_writes_host_port_and_datacenter_into_both_files(project: FakeProject) -> None:
     plan = planned(project)
     assert plan.host
-    assert yaml.safe_load(plan.host.after)["config"]["pds:clubs"] == {
+    assert yaml.load(plan.host.after, yaml.CSafeLoader)["config"]["pds:clubs"] == {
         "chess": {"port": 3101, "host": "b", "disk_gib": 5, "memory_mib": 896}
     }
-    club = yaml.safe_load(plan.text)["config"]
+    club = yaml.load(plan.text, yaml.CSafeLoader)["config"]
     assert club["pds:nomad"] == {"datacenter": "b", "region": "global"}
     assert club["pds:pds"]["port"] == 3101
     assert club["pds:ingress"] == {"kind": "caddy"}

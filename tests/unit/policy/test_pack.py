@@ -255,7 +255,7 @@ def test_the_pack_has_the_program_s_pins() -> None:
 
 def test_the_published_folder_is_complete(tmp_path: Path) -> None:
     folder = write(tmp_path / "pack")
-    project = yaml.safe_load((folder / "PulumiPolicy.yaml").read_text())
+    project = yaml.load((folder / "PulumiPolicy.yaml").read_text(), yaml.CSafeLoader)
     assert project["runtime"]["options"]["virtualenv"] == "venv", "inside the folder"
     assert {path.name for path in folder.iterdir()} == {
         "PulumiPolicy.yaml", "__main__.py", "requirements.txt", "components", "offline", "policy",

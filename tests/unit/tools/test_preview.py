@@ -72,7 +72,7 @@ class Project:
     def change(self, **sections: object) -> None:
         """Change options in the dev stack's file; None removes one."""
         path = self.path / "Pulumi.dev.yaml"
-        document = yaml.safe_load(path.read_text())
+        document = yaml.load(path.read_text(), yaml.CSafeLoader)
         for key, value in sections.items():
             if value is None:
                 del document["config"][f"pds:{key}"]

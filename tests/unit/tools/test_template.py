@@ -16,7 +16,7 @@ from tests.support.programs import settings_of
 from tools.generate.generate import pulumi_yaml
 from tools.generate.template import PROVIDER_TOKEN, commands
 
-PROJECT: dict[str, Any] = yaml.safe_load(pulumi_yaml())
+PROJECT: dict[str, Any] = yaml.load(pulumi_yaml(), yaml.CSafeLoader)
 TEMPLATE: dict[str, Any] = PROJECT["template"]
 KEYS = {"displayName", "description", "quickstart", "config", "metadata"}
 """Of a template (pulumi, sdk/go/common/apitype/templates.go)."""
@@ -63,7 +63,7 @@ def test_the_answers_and_the_commands_make_a_complete_stack_file() -> None:
     for command in commands():
         *words, path, value = shlex.split(command)
         assert words == ["pulumi", "config", "set", "--path"]
-        _set(document, path, yaml.safe_load(value))
+        _set(document, path, yaml.load(value, yaml.CSafeLoader))
     settings = read(document, "Pulumi.club.yaml", "club")
     assert settings.pds.new, "a first `up` finds an empty volume"
     assert settings.operators

@@ -17,7 +17,7 @@ TOKEN, WEBHOOK = CLUSTER["cluster"]["takeover"]["token"], CLUSTER["cluster"]["ta
 
 
 def _files(droplet: Recorded) -> dict[str, str]:
-    document = yaml.safe_load(str(droplet.inputs["userData"]))
+    document = yaml.load(str(droplet.inputs["userData"]), yaml.CSafeLoader)
     return {file["path"]: file["content"] for file in document["write_files"]}
 
 

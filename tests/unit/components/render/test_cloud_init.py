@@ -49,7 +49,7 @@ def keys(*text: str) -> dict[str, Any]:
 
 
 def document(wanted: Settings | None = None) -> dict[str, Any]:
-    parsed = yaml.safe_load(user_data(wanted or settings(), "dev", CERTIFICATES))
+    parsed = yaml.load(user_data(wanted or settings(), "dev", CERTIFICATES), yaml.CSafeLoader)
     assert isinstance(parsed, dict)
     return parsed
 
@@ -200,7 +200,7 @@ def test_hash_does_not_depend_on_the_certificates() -> None:
     hashed = configuration_hash(settings(), "dev")
     assert re.fullmatch(r"[0-9a-f]{16}", hashed)
     for certificates in (CERTIFICATES, Certificates("other", "other", "other")):
-        written = yaml.safe_load(user_data(settings(), "dev", certificates))["write_files"]
+        written = yaml.load(user_data(settings(), "dev", certificates), yaml.CSafeLoader)["write_files"]
         config = parse(next(file["content"] for file in written if file["path"] == "/etc/nomad.d/agent.hcl"))
         assert config["client"][0]["meta"] == [{"pds_configuration": hashed}]
 

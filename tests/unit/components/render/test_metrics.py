@@ -19,7 +19,7 @@ from tests.support.programs import ALERTS, run, settings_of
 
 STORE: dict[str, Any] = {"metrics": {"store": True}}
 FOLDER = Path(files.__file__).parent
-SCRAPE = yaml.safe_load((FOLDER / "scrape.yaml").read_text())
+SCRAPE = yaml.load((FOLDER / "scrape.yaml").read_text(), yaml.CSafeLoader)
 
 
 def group(text: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def test_targets_are_the_host_s_loopback_ports() -> None:
 
 
 def test_a_server_without_telemetry_is_no_target() -> None:
-    config = yaml.safe_load(files.scrape_config(settings_of(metrics={"store": True, "server": False})))
+    config = yaml.load(files.scrape_config(settings_of(metrics={"store": True, "server": False})), yaml.CSafeLoader)
     assert [job["job_name"] for job in config["scrape_configs"]] == ["nomad", "host", "metrics"]
 
 

@@ -98,7 +98,7 @@ def test_one_port_may_be_used_on_two_hosts() -> None:
 
 
 def test_the_engine_s_defaults_are_no_options_of_a_pds() -> None:
-    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    declared = yaml.load((ROOT / "Pulumi.yaml").read_text(), yaml.CSafeLoader)["config"]
     passed = {key: value["default"] for key, value in declared.items()} | CLUSTER
     assert _read(with_content(passed)).cluster
 

@@ -92,7 +92,7 @@ def test_text_that_looks_like_json_stays_text(text: str) -> None:
 
 
 def test_defaults_of_the_project_file_change_nothing() -> None:
-    declared = yaml.safe_load(pulumi_yaml())["config"]
+    declared = yaml.load(pulumi_yaml(), yaml.CSafeLoader)["config"]
     defaults = {key: item["default"] for key, item in declared.items() if "default" in item}
     assert len(defaults) == len(Settings.model_fields) - 1, "all but `on`"
     assert load(configure({**defaults, **DOCUMENT}), "dev") == load(configure(DOCUMENT), "dev")
