@@ -60,7 +60,10 @@ def test_certificates_move_with_the_volume_of_their_host(kind: str) -> None:
         assert re.search(rf'volume "{kind}" \{{\s+type += "host"\s+read_only = false\s+source += "{kind}"', job)
         assert re.findall(r'volume += "(\w+)"\s+destination = "(\S+)"', job) == [(kind, f"/{FOLDERS[kind]}")]
     worker = next(item for item in _cluster(kind).of("droplet:Droplet") if "-worker-" in item.name)
-    files = {file["path"]: file["content"] for file in yaml.safe_load(str(worker.inputs["userData"]))["write_files"]}
+    files = {
+        file["path"]: file["content"]
+        for file in yaml.load(str(worker.inputs["userData"]), yaml.CSafeLoader)["write_files"]
+    }
     assert re.search(rf'host_volume "{kind}" \{{\s+path += "/srv/nomad/{kind}"', files["/etc/pds/agent.hcl"])
     assert "Where=/srv/nomad\n" in files["/etc/pds/srv-nomad.mount"]
 
