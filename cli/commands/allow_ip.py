@@ -29,7 +29,7 @@ def allow_ip(
     opens the firewall, runs the command and always closes the firewall:
 
     \b
-        ./pds allow-ip club -- pulumi up
+        ./pds allow-ip main -- pulumi up
 
     Without a command it opens the firewall, and `--close` closes it. Clients still need the stack's client certificate
     and a token. `./pds orphans` lists firewalls that were left open.

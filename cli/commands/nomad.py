@@ -13,7 +13,7 @@ def nomad(stack: str, arguments: tuple[str, ...]) -> int:
     """Run Nomad's own CLI with the stack's address, token, namespace and certificates.
 
     \b
-        ./pds nomad club -- job status
+        ./pds nomad main -- job status
 
     The certificates are private files, deleted when the command ends. Do not change jobs with it: the next `up` would
     fail, and `./pds repair` would undo the change.

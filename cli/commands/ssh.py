@@ -15,7 +15,7 @@ def ssh(stack: str, arguments: tuple[str, ...], host: str | None, allow_ip: bool
     """Open a shell on the stack's host, or run a command there.
 
     \b
-        ./pds ssh club -- journalctl -u nomad -n 50
+        ./pds ssh main -- journalctl -u nomad -n 50
         ./pds ssh fleet --host a -- ls /srv/nomad/.trash
 
     A single argument is run by the host's shell as one line. ssh prompts for the host key once per droplet, and refuses
