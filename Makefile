@@ -28,7 +28,7 @@ help:
 	@echo 'make contract       tests on the real servers, which npm installs once'
 	@echo 'make lint           style, types, and whether generated files are up to date'
 	@echo 'make test           all of them (WORKERS=1: one after the other)'
-	@echo 'make soak           a club of 50 that is written to: 50 snapshots, and 50 times each, at random moments, SIGKILL'
+	@echo 'make soak           a PDS of 50 members under writes: 50 snapshots, and 50 times each, at random moments, SIGKILL'
 	@echo '                    to snapshot, server, upload, download and restore; an account of 50,000 records moves'
 	@echo 'make browser        the pages that people see, in Chromium behind Caddy: sign-in, sign-up, an upload from another'
 	@echo '                    origin, the dashboard (Debian packages caddy, chromium, libnss3-tools, pebble)'

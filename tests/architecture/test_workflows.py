@@ -173,9 +173,9 @@ def test_the_ci_guide_has_the_workflows_commands() -> None:
     )
     for name in WITH_SECRETS:
         for command in _runs(name)[1:]:
-            typed = command.replace('"$STACK"', "club").replace('"$LABEL"', "RUN").replace(' --allow "$ALLOW"', "")
+            typed = command.replace('"$STACK"', "main").replace('"$LABEL"', "RUN").replace(' --allow "$ALLOW"', "")
             typed = typed.removesuffix(" --non-interactive")
-            assert typed in documented or f"./pds allow-ip club -- {typed}" in documented, f"{name} runs it"
+            assert typed in documented or f"./pds allow-ip main -- {typed}" in documented, f"{name} runs it"
 
 
 def test_a_change_to_any_file_that_e2e_uses_triggers_e2e() -> None:

@@ -55,15 +55,15 @@ def _example() -> StackList:
     listed = prices.listed()
     share = (listed.droplets["s-4vcpu-8gb"] + listed.gib * 25) / 3
     statuses = {
-        "club": _open(41, 11.2, 25, 412, drill="2026-03-08T04:00:00Z"),
+        "main": _open(41, 11.2, 25, 412, drill="2026-03-08T04:00:00Z"),
         "chess": _open(23, 3.4, 5, 305, drill="2026-03-08T05:00:00Z"),
         "rooks": _open(7, 0.6, 5, 241, drill="none yet"),
     }
     rows = tuple(
-        StackRow(stack=stack, hostname=f"pds.{stack}.example", host="club", status=status, usd_per_month=share)
+        StackRow(stack=stack, hostname=f"pds.{stack}.example", host="main", status=status, usd_per_month=share)
         for stack, status in statuses.items()
     )
-    capacities = (FreeCapacity(host="club", memory_mib=4628, disk_gib=10),)
+    capacities = (FreeCapacity(host="main", memory_mib=4628, disk_gib=10),)
     return StackList(rows=rows, capacities=capacities, prices=listed, notes=())
 
 
