@@ -29,6 +29,7 @@ RETIRED = {
     r"\b(departures|documents|directory|watch|confirm)\.cjs\b": "account_events, did_documents, fake_plc, …",
     r"\b(pds-dir|drain|open|older)\.sh\b": "host-volume-plugin, stop-before-shutdown, restic_open, fetch_older",
     r"\./pds (club|clubs|let-in|move-in|gate|place|rescue|token|verify)(?![\w-])": "new, list, allow-ip, …",
+    r"\./pds [a-z-]+ club(?![\w-])|--(stack|on|to|from) club(?![\w-])|\bstack (init|select|rm) club\b": "stack main",
     r"\b(nobody|somebody|whoever|anybody)\b": "a concrete subject",
     r"\b(LetIn\w*|AccountError)\b": "FirewallError, DigitalOceanError",
     r"\breplacing\.json\b": "replace_triggers.json",

@@ -1,4 +1,4 @@
-"""The environment of a club's first month: a stack with backups in a clone of the project, its Spaces, and servers of
+"""The environment of a PDS's first month: a stack with backups in a clone of the project, its Spaces, and servers of
 others that it reaches."""
 
 import re
@@ -96,7 +96,7 @@ def first_month(folder: Path, cache: Path) -> Iterator[Month]:
         old = stack.enter_context(old_server(made.folder / "old", cache, plc, authority, relay, address))
         otlp = stack.enter_context(receiver(address, authority, made.folder / "otlp", OTLP))
         switch = stack.enter_context(receiver(address, authority, made.folder / "switch"))
-        made = _club(service, plc)
+        made = _main(service, plc)
         env = {**made.env, "PATH": f"{_ssh_stand_in(made.folder)}:{made.env['PATH']}", "PYTHONUNBUFFERED": "1"}
         yield Month(
             reader=Reader(made.project, env),
@@ -111,12 +111,12 @@ def first_month(folder: Path, cache: Path) -> Iterator[Month]:
         )
 
 
-def _club(service: SpacesService, plc: Directory) -> E2eEnvironment:
+def _main(service: SpacesService, plc: Directory) -> E2eEnvironment:
     """The operator's stack, open to everyone."""
     config = yaml.load((service.made.project / "Pulumi.bench.yaml").read_text(), yaml.CSafeLoader)["config"]
     service.made.pulumi("stack", "rm", "--yes")
     clone(service.made.project)
-    made = service.made.beside("club", config)
+    made = service.made.beside("main", config)
     made.configure(
         pds={
             "plc_url": plc.url,

@@ -41,7 +41,7 @@ class Scenario:
         program, name, *rest = shlex.split(command)
         if program == "pulumi":
             return self.e2e_env.pulumi(*(UP if name == "up" else (name, *rest)))
-        assert (program, rest[0]) == ("./pds", "club"), command
+        assert (program, rest[0]) == ("./pds", "main"), command
         return self.e2e_env.pds(name, *rest[1:], "--yes")
 
     def whole(self) -> None:

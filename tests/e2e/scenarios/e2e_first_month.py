@@ -1,4 +1,4 @@
-"""The first month of a club, as its guide has it: `pytest tests/e2e/scenarios/e2e_first_month.py -x`, as root.
+"""The first month of a PDS, as the guide has it: `pytest tests/e2e/scenarios/e2e_first_month.py -x`, as root.
 
 Blobs in a bucket, uploads without a record, logs, metrics, mail, and a member who brings an account, with the real
 engine, Nomad, Docker, PDSes, restic and VictoriaMetrics. Each command is typed as on the page (`reader.py`);
@@ -51,21 +51,21 @@ ELSEWHERE = {
     "./pds usage": "with its stack",
     "./pds repair": "e2e_kill.py, e2e_up.py",
     "./pds restore": "e2e_restore.py; tests/contract/test_blobs_backed_up.py, with blobs in a bucket",
-    "./pds restore club --only DID": "e2e_restore.py",
-    "pulumi config set --path 'alerts.email[0]' you@my-club.org --stack club": "e2e_alerts.py",
-    "./pds logs club --task caddy --lines 20": "e2e_ingress.py; this e2e environment has IO's stand-in",
-    "./pds traffic club": "e2e_ingress.py",
-    "./pds traffic club --status 5xx --path /xrpc/com.atproto.repo": "e2e_ingress.py",
-    "./pds traffic club --client 203.0.113.7 --no-follow --lines 10000": "e2e_ingress.py",
+    "./pds restore main --only DID": "e2e_restore.py",
+    "pulumi config set --path 'alerts.email[0]' you@my-club.org --stack main": "e2e_alerts.py",
+    "./pds logs main --task caddy --lines 20": "e2e_ingress.py; this e2e environment has IO's stand-in",
+    "./pds traffic main": "e2e_ingress.py",
+    "./pds traffic main --status 5xx --path /xrpc/com.atproto.repo": "e2e_ingress.py",
+    "./pds traffic main --client 203.0.113.7 --no-follow --lines 10000": "e2e_ingress.py",
     "./pds traffic HOST --host CLUB-HOSTNAME": "tests/unit/cli/test_traffic.py",
-    "./pds nomad club -- alloc stop ALLOC": "e2e_ingress.py",
-    "./pds ssh club": "tests/unit/cli/test_ssh.py; a droplet of this e2e environment has no sshd",
-    "./pds ssh club -- journalctl -u nomad -n 50": "tests/unit/cli/test_ssh.py",
-    "./pds ssh club --allow-ip": "tests/unit/cli/test_ssh.py",
-    "./pds ssh club -- rm -r /srv/nomad/metrics/data": "a droplet of this e2e environment is a folder",
+    "./pds nomad main -- alloc stop ALLOC": "e2e_ingress.py",
+    "./pds ssh main": "tests/unit/cli/test_ssh.py; a droplet of this e2e environment has no sshd",
+    "./pds ssh main -- journalctl -u nomad -n 50": "tests/unit/cli/test_ssh.py",
+    "./pds ssh main --allow-ip": "tests/unit/cli/test_ssh.py",
+    "./pds ssh main -- rm -r /srv/nomad/metrics/data": "a droplet of this e2e environment is a folder",
     "./pds allow-ip": "e2e_pages.py",
 }
-CHECK_MAIL = "./pds check club --mail ann@her-domain.org"
+CHECK_MAIL = "./pds check main --mail ann@her-domain.org"
 ANN, ANN_MAIL = f"ann.{HOSTNAME}", "ann@her-domain.org"
 _PATIENCE = 300.0
 _MEMBERS = 2
@@ -86,37 +86,37 @@ def test_up_makes_bucket_and_key_and_uploads_land_in_the_bucket(month: Month) ->
     month.e2e_env.configure(blobs={**section, "region": "ams3"})
     types(BLOBS, "pulumi up")
     month.e2e_env.configure(pds={"new": False})
-    types(BLOBS, "pulumi up --stack club")
+    types(BLOBS, "pulumi up --stack main")
     keys = {key["name"]: key["grants"] for key in month.e2e_env.api.dump()["spaces_keys"].values()}
-    assert keys["pds-club-blobs"] == [{"bucket": BUCKET, "permission": "readwrite"}]
+    assert keys["pds-main-blobs"] == [{"bucket": BUCKET, "permission": "readwrite"}]
     month.club = founded(month.e2e_env.health_url(), HOSTNAME, members=_MEMBERS, posts=1, mail=f"{HOSTNAME}.com")
     assert len(month.objects(BUCKET, "blocks/")) == _MEMBERS
     assert not month.on_disk()
     month.served()
-    types(BLOBS, "pulumi up --stack club")  # the warnings name new accounts
+    types(BLOBS, "pulumi up --stack main")  # the warnings name new accounts
     month.no_changes()
 
 
 def test_backup_and_drill_cover_the_bucket(month: Month) -> None:
-    month.reader.types(MONITORING, "./pds backup club")
+    month.reader.types(MONITORING, "./pds backup main")
     assert len(month.objects(COPIES, f"{HOSTNAME}-blobs/blocks/")) == _MEMBERS
-    assert "0 faults" in month.reader.types(MONITORING, "./pds drill club").output
+    assert "0 faults" in month.reader.types(MONITORING, "./pds drill main").output
 
 
 def test_blobs_move_to_the_disk_and_to_another_bucket(month: Month) -> None:
     types = month.reader.types
-    assert "Moved." in types(BLOBS, "./pds blobs club --to disk").output
+    assert "Moved." in types(BLOBS, "./pds blobs main --to disk").output
     assert len(month.on_disk()) == _MEMBERS
     month.served()
     [urn] = re.findall(r"urn:\S+::pds-blobs-bucket(?!\S)", month.e2e_env.pulumi("stack", "--show-urns").output)
-    unprotect = "pulumi state unprotect --stack club 'URN of pds-blobs-bucket'"
+    unprotect = "pulumi state unprotect --stack main 'URN of pds-blobs-bucket'"
     types(BLOBS, unprotect, means=unprotect.replace("URN of pds-blobs-bucket", urn))
-    types(BLOBS, "pulumi config set --path blobs.bucket another-name --stack club")
-    types(BLOBS, "pulumi up --stack club")
-    types(BLOBS, "./pds blobs club --to bucket")
+    types(BLOBS, "pulumi config set --path blobs.bucket another-name --stack main")
+    types(BLOBS, "pulumi up --stack main")
+    types(BLOBS, "./pds blobs main --to bucket")
     assert {BUCKET, ANOTHER} <= buckets_of(month.service.url).keys(), "the old one stays"
     month.served()
-    types(BLOBS, "./pds blobs club --forget-old")
+    types(BLOBS, "./pds blobs main --forget-old")
     assert not month.on_disk()
     month.no_changes()
 
@@ -124,54 +124,54 @@ def test_blobs_move_to_the_disk_and_to_another_bucket(month: Month) -> None:
 def test_a_blob_that_the_bucket_lost_comes_back_from_the_backups(month: Month) -> None:
     lost, *_ = month.objects(ANOTHER, "blocks/")
     ask("DELETE", f"{month.service.url}/{ANOTHER}/{quote(lost)}")  # as signed
-    month.reader.types(BLOBS, "./pds blobs club --repair")
+    month.reader.types(BLOBS, "./pds blobs main --repair")
     assert lost in month.objects(ANOTHER, "blocks/")
     month.served()
-    assert f"blobs are served from the bucket {ANOTHER}" in month.reader.types(BLOBS, "./pds blobs club").output
-    assert month.checked(BLOBS, "./pds check club")["account"].startswith("ok"), "the keys of both buckets exist"
+    assert f"blobs are served from the bucket {ANOTHER}" in month.reader.types(BLOBS, "./pds blobs main").output
+    assert month.checked(BLOBS, "./pds check main")["account"].startswith("ok"), "the keys of both buckets exist"
 
 
 def test_usage_and_the_removal_of_unreferenced_blobs_run(month: Month) -> None:
     types = month.reader.types
-    types(MONITORING, "pulumi config set --path pds.unreferenced_blob_days 30 --stack club")
+    types(MONITORING, "pulumi config set --path pds.unreferenced_blob_days 30 --stack main")
     types(MONITORING, "pulumi up")
     assert month.club
     month.club = month.club.at(month.e2e_env.health_url())
     writer = month.club.members[0]
     cid = writer.client.upload_blob([b"never named"], 11)["ref"]["$link"]
-    assert " accounts " in types(MONITORING, "./pds usage club").output
-    assert cid in types(MONITORING, "./pds usage club --blobs").output
-    types(MONITORING, "./pds nomad club -- job periodic force pds-unreferenced-blobs")
+    assert " accounts " in types(MONITORING, "./pds usage main").output
+    assert cid in types(MONITORING, "./pds usage main --blobs").output
+    types(MONITORING, "./pds nomad main -- job periodic force pds-unreferenced-blobs")
     status = month.data / ".run-status/unreferenced-blobs.json"
     until(lambda: status.exists() and "good" in json.loads(status.read_text()), "the run of the removal")
-    assert "removed 0 " in types(MONITORING, "./pds logs club --task unreferenced-blobs").output
+    assert "removed 0 " in types(MONITORING, "./pds logs main --task unreferenced-blobs").output
     assert len(month.objects(ANOTHER, "tmp/")) == 1, "it is younger than 30 days"
     listed = types(MONITORING, "./pds list").output
-    assert re.search(r"^club .* serving ", listed, re.M)
+    assert re.search(r"^main .* serving ", listed, re.M)
     assert "1 uploads that no record names take " in listed, "as the run counted them"
 
 
 def test_logs_show_the_server_and_follow_a_task(month: Month) -> None:
-    assert '"level":' in month.reader.types(MONITORING, "./pds logs club").output, "the server's lines"
-    assert month.reader.types(MONITORING, "./pds logs club --task snapshot").output
-    with month.reader.starts(MONITORING, "./pds logs club --task snapshot --follow") as process:
+    assert '"level":' in month.reader.types(MONITORING, "./pds logs main").output, "the server's lines"
+    assert month.reader.types(MONITORING, "./pds logs main --task snapshot").output
+    with month.reader.starts(MONITORING, "./pds logs main --task snapshot --follow") as process:
         assert process.stdout
         assert process.stdout.readline()
 
 
 def test_metrics_are_stored_shown_sent_and_evaluated(month: Month) -> None:
     types = month.reader.types
-    types(MONITORING, "pulumi config set --path metrics.store true --stack club")
+    types(MONITORING, "pulumi config set --path metrics.store true --stack main")
     image = metrics_image(month.e2e_env.folder / "metrics", month.e2e_env.docker_host)
     month.e2e_env.configure(metrics={"image": image})
-    endpoint = "pulumi config set --path metrics.otlp.endpoint https://otlp.example.net/v1/metrics --stack club"
+    endpoint = "pulumi config set --path metrics.otlp.endpoint https://otlp.example.net/v1/metrics --stack main"
     types(MONITORING, endpoint, means=endpoint.replace(OTLP, f"{OTLP}:{month.otlp[0]}"))
-    header = "pulumi config set --secret --path metrics.otlp.headers.Authorization --stack club"
-    types(MONITORING, header, says="Bearer of-the-club\n")
-    ping_url = f"https://{month.address}:{month.switch[0]}/of-the-club\n"
-    types(MONITORING, "pulumi config set --secret --path alerts.ping_url --stack club", says=ping_url)
-    types(MONITORING, "pulumi up --stack club")
-    dashboard = "./pds dashboard club"
+    header = "pulumi config set --secret --path metrics.otlp.headers.Authorization --stack main"
+    types(MONITORING, header, says="Bearer of-the-stack\n")
+    ping_url = f"https://{month.address}:{month.switch[0]}/of-the-stack\n"
+    types(MONITORING, "pulumi config set --secret --path alerts.ping_url --stack main", says=ping_url)
+    types(MONITORING, "pulumi up --stack main")
+    dashboard = "./pds dashboard main"
     with (
         socket.create_server((str(month.e2e_env.outputs()["ipv4"]), 22)),
         month.reader.starts(MONITORING, dashboard, means=f"{dashboard} --port 0") as process,
@@ -183,9 +183,9 @@ def test_metrics_are_stored_shown_sent_and_evaluated(month: Month) -> None:
         print("targets that answer:", sorted(up(url)))
         requests = query(url, "sum(http_server_request_duration_count)")
         assert float(requests[0]["value"][1]) > 0
-    types(MONITORING, "./pds logs club --task metrics")
+    types(MONITORING, "./pds logs main --task metrics")
     path, authorization, text = month.otlp[1].get(timeout=_PATIENCE)
-    assert (path, authorization) == ("/v1/metrics", "Bearer of-the-club")
+    assert (path, authorization) == ("/v1/metrics", "Bearer of-the-stack")
     assert HOSTNAME in text
     month.e2e_env.pds("nomad", "--", "job", "periodic", "force", "pds-alerts")
     until(lambda: is_rule_s(month.switch[1].get(timeout=_PATIENCE)), "the alert of a rule")
@@ -193,10 +193,10 @@ def test_metrics_are_stored_shown_sent_and_evaluated(month: Month) -> None:
 
 def test_mail_reaches_the_relay_and_its_records_are_checked(month: Month) -> None:
     types, made = month.reader.types, month.e2e_env
-    types(MAIL, "pulumi config set --path mail.preset resend --stack club")
-    sender = "pulumi config set --path mail.from pds@my-club.org --stack club"
+    types(MAIL, "pulumi config set --path mail.preset resend --stack main")
+    sender = "pulumi config set --path mail.from pds@my-club.org --stack main"
     types(MAIL, sender, means=sender.replace("my-club.org", HOSTNAME))
-    types(MAIL, "pulumi config set --secret --path mail.password --stack club", says="re_123\n")
+    types(MAIL, "pulumi config set --secret --path mail.password --stack main", says="re_123\n")
     # The record that the return path includes is in the zone too: no public name server is queried.
     examples = {"p=MIGfMA0GCSq…": KEY, "include:amazonses.com": f"include:_spf.{HOSTNAME}", "my-club.org": HOSTNAME}
     made.configure(**options(MAIL, "pds:mail:", examples))
@@ -204,7 +204,7 @@ def test_mail_reaches_the_relay_and_its_records_are_checked(month: Month) -> Non
     headers = {"Authorization": f"Bearer {made.env['DIGITALOCEAN_TOKEN']}"}
     zone = f"{made.api.url}/v2/domains/{HOSTNAME}/records"
     httpx.post(zone, json=record, headers=headers, trust_env=False).raise_for_status()
-    types(MONITORING, "pulumi up --stack club")
+    types(MONITORING, "pulumi up --stack main")
     assert "resend._domainkey" in types(MAIL, "pulumi stack output records").output
     checked = month.checked(MAIL, CHECK_MAIL)
     for name in ("mail", "SPF", "DKIM", "DMARC"):
@@ -219,9 +219,9 @@ def test_a_member_brings_an_account_from_another_server(month: Month) -> None:
     types, made, side = month.reader.types, month.e2e_env, month.old.side
     did = member(side, "ann", email=ANN_MAIL)
     records = side.records(did)
-    for command in ("pulumi up", "./pds backup club"):
+    for command in ("pulumi up", "./pds backup main"):
         types(MIGRATE, command)
-    types(MIGRATE, "./pds check club", check=False)
+    types(MIGRATE, "./pds check main", check=False)
 
     def token() -> str:
         found = re.search(r"\b[A-Z2-7]{5}-[A-Z2-7]{5}\b", month.relay.taken[-1].text)
@@ -231,7 +231,7 @@ def test_a_member_brings_an_account_from_another_server(month: Month) -> None:
     try:
         output = month.reader.converses(
             MIGRATE,
-            "./pds migrate-account club ann.bsky.social --from https://bsky.social",
+            "./pds migrate-account main ann.bsky.social --from https://bsky.social",
             [
                 (f"Password of ann.bsky.social at {OLD_HOST}", lambda: PASSWORD),
                 (f"New password of {ANN} on {HOSTNAME}", lambda: NEW_PASSWORD),
@@ -246,7 +246,7 @@ def test_a_member_brings_an_account_from_another_server(month: Month) -> None:
         raise
     assert PASSWORD not in output
     assert NEW_PASSWORD not in output
-    types(MIGRATE, "pulumi up --stack club")
+    types(MIGRATE, "pulumi up --stack main")
     client = Client(made.health_url(), HOSTNAME)
     with client.http:
         body = {"identifier": ANN, "password": NEW_PASSWORD}
@@ -270,7 +270,7 @@ def test_check_names_the_targets_that_do_not_answer(month: Month) -> None:
 
     def silent() -> bool:
         # A folder has no page of the host. On a busy machine the store's container may not answer in time.
-        line = month.checked(MONITORING, "./pds check club")["metrics"]
+        line = month.checked(MONITORING, "./pds check main")["metrics"]
         return re.search(r"no answer from (nomad, )?host:", line) is not None
 
     until(silent, "the line of the targets that do not answer")
@@ -288,7 +288,7 @@ def is_rule_s(post: tuple[str, str, str]) -> bool:
     The job also runs every 15 minutes by itself, maybe before the store had anything to tell.
     """
     path, _, text = post
-    return path == "/of-the-club/fail" and "no metrics of host" in text
+    return path == "/of-the-stack/fail" and "no metrics of host" in text
 
 
 def up(url: str) -> set[str]:

@@ -9,6 +9,7 @@ the ACME server that issues its certificates.
 
 import os
 import secrets
+import shlex
 import socket
 import ssl
 import sys
@@ -211,24 +212,26 @@ def test_requests_and_the_ingress_s_log_are_shown_as_the_guide_has_it(running: R
     """The commands of docs/guide/monitoring.md about traffic; `e2e_first_month.py` types its others."""
     if running.name != "caddy":
         pytest.skip("the commands are about Caddy; IO has a console of its own, by ssh")
-    page, club = "docs/guide/monitoring.md", running.e2e_env.name
+    page, stack = "docs/guide/monitoring.md", running.e2e_env.name
     reader = Reader(running.e2e_env.project, dict(running.e2e_env.env))
 
     def means(command: str) -> str:
-        return command.replace("./pds", f"{sys.executable} -m cli.app").replace("club", club)
+        program, verb, name, *arguments = shlex.split(command)
+        assert (program, name) == ("./pds", "main"), command
+        return shlex.join([sys.executable, "-m", "cli.app", verb, stack, *arguments])
 
-    logs = "./pds logs club --task caddy --lines 20"
+    logs = "./pds logs main --task caddy --lines 20"
     assert '"level":' in reader.types(page, logs, means=means(logs)).output
-    everything = "./pds traffic club"
+    everything = "./pds traffic main"
     with reader.starts(page, everything, means=means(everything)) as process, running.client() as client:
         client.get("/xrpc/com.atproto.repo.nothing")
         assert process.stdout
         shown = next(line for line in process.stdout if "/xrpc/com.atproto.repo.nothing" in line)
     assert HOSTNAME in shown
-    failed = "./pds traffic club --status 5xx --path /xrpc/com.atproto.repo"
+    failed = "./pds traffic main --status 5xx --path /xrpc/com.atproto.repo"
     output = reader.types(page, failed, means=f"timeout 10 {means(failed)}", check=False).output
     assert ("-- " in output, HOSTNAME in output) == (True, False), "the server refused those requests, and none failed"
-    clients = "./pds traffic club --client 203.0.113.7 --no-follow --lines 10000"
+    clients = "./pds traffic main --client 203.0.113.7 --no-follow --lines 10000"
     assert "GET" not in reader.types(page, clients, means=means(clients)).output, "the address has sent nothing"
 
 

@@ -42,20 +42,20 @@ ELSEWHERE = {
     "export DIGITALOCEAN_TOKEN=…": "it is in the operator's environment",
     "export PULUMI_CONFIG_PASSPHRASE=…": "it is in the operator's environment",
     "pulumi login --local": "PULUMI_BACKEND_URL names the state backend",
-    "./pds orphans club": "e2e_faults.py, e2e_kill.py",
-    "./pds repair club": "e2e_kill.py, e2e_up.py, e2e_clubs.py",
+    "./pds orphans main": "e2e_faults.py, e2e_kill.py",
+    "./pds repair main": "e2e_kill.py, e2e_up.py, e2e_clubs.py",
     "./pds migrate-account": "tests/contract/test_migrate_account.py",
     "./pds move chess --to other": "e2e_move.py",
     "./pds new": "with its arguments, in the README",
     "pulumi stack init": "`./pds new` does it",
     "pulumi new GIT-URL": "tests/unit/tools/test_template.py; it needs a Git host",
-    "pulumi stack rm club": "it undoes `pulumi new`",
-    "pulumi config set --path ingress.kind caddy --stack club": "e2e_ingress.py; this e2e environment has no ingress",
+    "pulumi stack rm main": "it undoes `pulumi new`",
+    "pulumi config set --path ingress.kind caddy --stack main": "e2e_ingress.py; this e2e environment has no ingress",
     "curl -s https://ifconfig.co": "external services are not queried",
-    "./pds ssh club -- ls /srv/nomad/.trash": "a droplet of this e2e environment is a folder, which the test reads",
+    "./pds ssh main -- ls /srv/nomad/.trash": "a droplet of this e2e environment is a folder, which the test reads",
     "systemctl restart nomad": "a droplet of this e2e environment is a folder; the test restarts its agent",
-    "./pds ssh club -- cat /run/reboot-required": "a droplet of this e2e environment is a folder",
-    "./pds ssh club -- systemctl reboot": "e2e_machine.py",
+    "./pds ssh main -- cat /run/reboot-required": "a droplet of this e2e environment is a folder",
+    "./pds ssh main -- systemctl reboot": "e2e_machine.py",
     "./pds preflight": "with its stack, above",
     "make preview": "with what it compares, under 'A pull request'",
     "pulumi up": "run where the page has it",
@@ -73,17 +73,17 @@ class Operator:
     account: dict[str, str]
 
     @property
-    def club(self) -> E2eEnvironment:
+    def main(self) -> E2eEnvironment:
         """The operator's first stack, with the present passphrase."""
-        return replace(self.e2e_env, name="club", env=self.reader.env)
+        return replace(self.e2e_env, name="main", env=self.reader.env)
 
     def chess(self) -> E2eEnvironment:
         """The operator's second stack."""
-        return replace(self.club, name="chess")
+        return replace(self.main, name="chess")
 
     def client(self) -> Client:
         """A client of their server, as its host reaches it."""
-        return Client(self.club.health_url(), HOSTNAME)
+        return Client(self.main.health_url(), HOSTNAME)
 
     def escrow(self, hostname: str) -> Path:
         """The newest escrow file of this PDS."""
@@ -113,38 +113,38 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
 
 def test_quick_start_leads_to_a_serving_pds(operator: Operator) -> None:
     types = operator.reader.types
-    club = "./pds new club --hostname pds.my-club.org --cidr 203.0.113.7/32 --ssh-key laptop"
+    new = "./pds new main --hostname pds.my-club.org --cidr 203.0.113.7/32 --ssh-key laptop"
     # The e2e environment's account has no zone yet.
-    types(README, club, means=club.replace("pds.my-club.org", HOSTNAME) + " --create-zone")
+    types(README, new, means=new.replace("pds.my-club.org", HOSTNAME) + " --create-zone")
     for key, value in json.loads(operator.account["config"]).items():
-        operator.club.configure(**{key.removeprefix("pds:"): value})
-    operator.club.configure(pds={"escrow": None, "memory_mib": 256})
-    file = operator.reader.project / "Pulumi.club.yaml"
+        operator.main.configure(**{key.removeprefix("pds:"): value})
+    operator.main.configure(pds={"escrow": None, "memory_mib": 256})
+    file = operator.reader.project / "Pulumi.main.yaml"
     file.write_text(file.read_text().replace("    escrow: null\n", ""))
-    output = types(README, "pulumi up --stack club").output
-    assert operator.club.health()[0] == 200
+    output = types(README, "pulumi up --stack main").output
+    assert operator.main.health()[0] == 200
     assert "escrow" in output, "the output must name the missing escrow file"
 
 
 def test_page_first_hour(operator: Operator) -> None:
     types, project = operator.reader.types, operator.reader.project
-    types(FIRST_HOUR, "pulumi stack select club")
-    checked = types(FIRST_HOUR, "./pds check club", check=False)
+    types(FIRST_HOUR, "pulumi stack select main")
+    checked = types(FIRST_HOUR, "./pds check main", check=False)
     assert (checked.code, "escrow" in checked.output) == (1, True), (
         "the Internet does not reach the e2e environment, and the check must name the missing escrow file"
     )
-    types(FIRST_HOUR, "./pds escrow club")
+    types(FIRST_HOUR, "./pds escrow main")
     file = operator.escrow(HOSTNAME)
     types(FIRST_HOUR, "./pds escrow-check FILE", means=f"./pds escrow-check {file.name}")
     types(FIRST_HOUR, "pulumi config set --path pds.escrow made")
-    types(README, "pulumi config set --path pds.escrow made --stack club")
-    document = yaml.load((project / "Pulumi.club.yaml").read_text(), yaml.CSafeLoader)
+    types(README, "pulumi config set --path pds.escrow made --stack main")
+    document = yaml.load((project / "Pulumi.main.yaml").read_text(), yaml.CSafeLoader)
     document["config"]["pds:pds"].pop("new")
-    (project / "Pulumi.club.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    (project / "Pulumi.main.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     types(FIRST_HOUR, "pulumi up")
     file.rename(operator.e2e_env.folder / file.name)  # stored elsewhere
     commit(project, "My stack file")
-    assert operator.club.health()[0] == 200
+    assert operator.main.health()[0] == 200
 
 
 def test_page_section_each_month(operator: Operator) -> None:
@@ -152,23 +152,23 @@ def test_page_section_each_month(operator: Operator) -> None:
     types(FIRST_HOUR, "./pds list")
     empty = types(FIRST_HOUR, "pulumi refresh --preview-only").output
     assert re.search(r"Resources:\s+\d+ unchanged\s*\Z", empty), "there must be no drift"
-    types(FIRST_HOUR, "make preview DIFF=HEAD", means="make preview DIFF=HEAD STACK=club")
+    types(FIRST_HOUR, "make preview DIFF=HEAD", means="make preview DIFF=HEAD STACK=main")
 
 
 def test_changed_operator_address_is_applied(operator: Operator) -> None:
     types = operator.reader.types
-    operator.club.configure(operators={"cidrs": ["203.0.113.8/32"]})
+    operator.main.configure(operators={"cidrs": ["203.0.113.8/32"]})
     types(ADMINS, "pulumi up --target '**::pds-host-network-firewall'")
     types(ADMINS, "pulumi up")
-    allow_ip = f"./pds allow-ip club --address {RUNNER} -- pulumi up"
-    types(ADMINS, "./pds allow-ip club -- pulumi up", means=allow_ip)
-    operator.club.pulumi("preview", "--expect-no-changes")
+    allow_ip = f"./pds allow-ip main --address {RUNNER} -- pulumi up"
+    types(ADMINS, "./pds allow-ip main -- pulumi up", means=allow_ip)
+    operator.main.pulumi("preview", "--expect-no-changes")
 
 
 def test_new_admin_password_keeps_sessions_and_new_jwt_secret_ends_them(operator: Operator) -> None:
     types, client = operator.reader.types, operator.client()
     own = {"handle": f"ann.{HOSTNAME}", "email": f"ann@{HOSTNAME}", "password": "hers alone"}
-    old = operator.club.outputs()["admin_password"]
+    old = operator.main.outputs()["admin_password"]
 
     def invite(password: str) -> str:
         name = "com.atproto.server.createInviteCode"
@@ -197,54 +197,54 @@ def test_new_admin_password_keeps_sessions_and_new_jwt_secret_ends_them(operator
 
 
 def test_larger_disk_and_droplet_are_applied(operator: Operator) -> None:
-    operator.club.configure(volume={"size_gib": 30})
+    operator.main.configure(volume={"size_gib": 30})
     operator.reader.types(HOSTS, "pulumi up")
     for changed in ({"pds": {"paused": True}}, {"host": {"size": "s-4vcpu-8gb"}}, {"pds": {"paused": False}}):
-        operator.club.configure(**changed)
+        operator.main.configure(**changed)
         operator.reader.types(HOSTS, "pulumi up")
-    assert operator.club.health()[0] == 200
+    assert operator.main.health()[0] == 200
     operator.reader.types(ADMINS, "pulumi preview")
 
 
 def test_ci_commands_work_by_hand(operator: Operator) -> None:
     types, project = operator.reader.types, operator.reader.project
     commit(project, "What has changed since")
-    types(CI, "make preview DIFF=main", means="make preview DIFF=main STACK=club")
-    types(CI, "make preview STACK=club")
-    operator.club.configure(host={"generation": 2})
+    types(CI, "make preview DIFF=main", means="make preview DIFF=main STACK=main")
+    types(CI, "make preview STACK=main")
+    operator.main.configure(host={"generation": 2})
     commit(project, "A new host")
     shown = types(CI, ".ci/preview HEAD^1", check=False)
-    assert (shown.code, "== stack club" in shown.output) == (2, True), "a preflight check refuses"
+    assert (shown.code, "== stack main" in shown.output) == (2, True), "a preflight check refuses"
     assert "host.generation: changed  REPLACES" in shown.output
-    refused = types(CI, "./pds preflight club", check=False)
+    refused = types(CI, "./pds preflight main", check=False)
     assert (refused.code, "Droplet pds-host-droplet would be replaced" in refused.output) == (1, True)
-    types(CI, "./pds preflight club --allow pds-host-droplet")
-    operator.club.configure(host={"generation": 1})
-    types(CI, "pulumi preview --json --show-sames --stack club | ./pds preflight club --preview -")
-    types(CI, "./pds allow-ip club --label RUN", means=f"./pds allow-ip club --label RUN --address {RUNNER}")
-    types(CI, "pulumi preview --stack club --diff")
-    types(CI, "pulumi up --stack club --yes --skip-preview")
-    types(CI, "./pds check club", check=False)
-    types(CI, "./pds allow-ip club --label RUN --close")
-    with_address = f"./pds allow-ip club --address {RUNNER}"
+    types(CI, "./pds preflight main --allow pds-host-droplet")
+    operator.main.configure(host={"generation": 1})
+    types(CI, "pulumi preview --json --show-sames --stack main | ./pds preflight main --preview -")
+    types(CI, "./pds allow-ip main --label RUN", means=f"./pds allow-ip main --label RUN --address {RUNNER}")
+    types(CI, "pulumi preview --stack main --diff")
+    types(CI, "pulumi up --stack main --yes --skip-preview")
+    types(CI, "./pds check main", check=False)
+    types(CI, "./pds allow-ip main --label RUN --close")
+    with_address = f"./pds allow-ip main --address {RUNNER}"
     for command in (
-        "./pds allow-ip club -- pulumi up --stack club",
-        "./pds allow-ip club -- pulumi preview --stack club --refresh --diff --expect-no-changes",
-        "./pds allow-ip club; …; ./pds allow-ip club --close",
+        "./pds allow-ip main -- pulumi up --stack main",
+        "./pds allow-ip main -- pulumi preview --stack main --refresh --diff --expect-no-changes",
+        "./pds allow-ip main; …; ./pds allow-ip main --close",
     ):
-        types(CI, command, means=command.replace("./pds allow-ip club", with_address, 1).replace("…; ", ""))
+        types(CI, command, means=command.replace("./pds allow-ip main", with_address, 1).replace("…; ", ""))
 
 
 def test_policy_pack_passes_the_stack_and_refuses_open_registration(operator: Operator) -> None:
     types = operator.reader.types
     types(CI, "make policy")
     checked = "pulumi preview --policy-pack policy"
-    assert "Policies:" in types(CI, checked, means=f"{checked} --stack club").output
-    before = (operator.reader.project / "Pulumi.club.yaml").read_text()
-    operator.club.configure(pds={"invite_required": False, "open_registration": True})
-    refused = types(CI, checked, means=f"{checked} --stack club", check=False)
+    assert "Policies:" in types(CI, checked, means=f"{checked} --stack main").output
+    before = (operator.reader.project / "Pulumi.main.yaml").read_text()
+    operator.main.configure(pds={"invite_required": False, "open_registration": True})
+    refused = types(CI, checked, means=f"{checked} --stack main", check=False)
     assert (bool(refused.code), "invites" in refused.output) == (True, True)
-    (operator.reader.project / "Pulumi.club.yaml").write_text(before)
+    (operator.reader.project / "Pulumi.main.yaml").write_text(before)
 
 
 def test_club_is_created_on_the_same_host(operator: Operator) -> None:
@@ -257,12 +257,12 @@ def test_club_is_created_on_the_same_host(operator: Operator) -> None:
         headers={"Authorization": f"Bearer {token}"},
         trust_env=False,
     ).raise_for_status()
-    types(README, "./pds new chess --hostname pds.chess-club.org --on club")
+    types(README, "./pds new chess --hostname pds.chess-club.org --on main")
     operator.chess().configure(pds=private(operator))
     types(README, "./pds up-all")
     assert operator.chess().outputs()["state"] == "serving"
     table = types(README, "./pds list").output
-    assert [line.split()[2] for line in table.splitlines() if line.startswith(("chess ", "club "))] == ["serving"] * 2
+    assert [line.split()[2] for line in table.splitlines() if line.startswith(("chess ", "main "))] == ["serving"] * 2
 
 
 def private(operator: Operator) -> dict[str, Any]:
@@ -278,15 +278,15 @@ def test_removed_club_is_restored_with_all_its_data(operator: Operator) -> None:
     types(CLUBS, "./pds escrow chess")
     types(CLUBS, "pulumi state unprotect --all --stack chess")
     types(CLUBS, "pulumi destroy --stack chess")
-    document = yaml.load((project / "Pulumi.club.yaml").read_text(), yaml.CSafeLoader)
+    document = yaml.load((project / "Pulumi.main.yaml").read_text(), yaml.CSafeLoader)
     gets = document["config"].pop("pds:clubs")["chess"]
-    (project / "Pulumi.club.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    types(CLUBS, "pulumi up --stack club")
+    (project / "Pulumi.main.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    types(CLUBS, "pulumi up --stack main")
     [kept] = (machine.volume / ".trash").iterdir()
     types(CLUBS, "pulumi stack rm chess")
 
-    operator.club.configure(clubs={"chess": gets})
-    types(CLUBS, "pulumi up --stack club")
+    operator.main.configure(clubs={"chess": gets})
+    types(CLUBS, "pulumi up --stack main")
     (machine.volume / "clubs/pds-chess").rmdir()
     kept.rename(machine.volume / "clubs/pds-chess")
     [number] = operator.e2e_env.api.dump()["droplets"]
@@ -296,7 +296,7 @@ def test_removed_club_is_restored_with_all_its_data(operator: Operator) -> None:
     config = {
         "pds:hostname": "pds.chess-club.org",
         "pds:dns": {"zone": "chess-club.org", "nameservers": own["pds:dns"]["nameservers"]},
-        "pds:on": "club",
+        "pds:on": "main",
         "pds:ingress": own["pds:ingress"],
         "pds:pds": {"port": gets["port"], **private(operator)},
     }
@@ -325,11 +325,11 @@ def test_removed_club_is_restored_with_all_its_data(operator: Operator) -> None:
 def test_changed_passphrase_locks_out_the_former_admin(operator: Operator) -> None:
     """The last test, since it changes the passphrase."""
     changed = "pulumi stack change-secrets-provider passphrase"
-    for name in ("club", "chess"):
+    for name in ("main", "chess"):
         operator.reader.types(ADMINS, changed, means=f"{changed} --stack {name}", says="another one\nanother one\n")
     old = operator.reader.env["PULUMI_CONFIG_PASSPHRASE"]
     operator.reader.env["PULUMI_CONFIG_PASSPHRASE"] = "another one"
-    for stack in (operator.club, operator.chess()):
+    for stack in (operator.main, operator.chess()):
         stack.pulumi("preview", "--expect-no-changes")
         with_old = replace(stack, env={**stack.env, "PULUMI_CONFIG_PASSPHRASE": old})
         with pytest.raises(subprocess.CalledProcessError):
