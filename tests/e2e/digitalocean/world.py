@@ -12,9 +12,10 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -189,11 +190,12 @@ class World:
     """Droplets from which no volume is detached before they are deleted: a requested detach stays in progress."""
     failures: list[str] = field(default_factory=list)
     """Faults of machines; no API response reports them."""
+    pool: Executor = field(default_factory=partial(ThreadPoolExecutor, max_workers=8, thread_name_prefix="machine"))
+    """Runs the work of machines beside the requests."""
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._addresses = itertools.count(1)
-        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="machine")
         self.account_uuid = uuid.uuid4().hex
         self.default_project = self.new_uuid()
         self.projects[self.default_project] = {
@@ -253,7 +255,7 @@ class World:
             started_at=self.now(),
             due=time.monotonic() + self.action_seconds,
             finish=finish,
-            work=self._pool.submit(work) if work else None,
+            work=self.pool.submit(work) if work else None,
             **about,
         )
         self.actions[action.id] = action
@@ -261,7 +263,7 @@ class World:
 
     def machine(self, work: Callable[[], None]) -> None:
         """Run a machine's work outside any action."""
-        self._pool.submit(work).add_done_callback(self._failed)
+        self.pool.submit(work).add_done_callback(self._failed)
 
     def settle(self) -> None:
         """End the actions whose time has come, oldest first."""
@@ -323,7 +325,7 @@ class World:
 
     def close(self) -> None:
         """Wait for the machines' work."""
-        self._pool.shutdown(wait=True)
+        self.pool.shutdown(wait=True)
 
     def dump(self) -> Json:
         """Everything, in a form that can be written to a file."""

@@ -231,7 +231,7 @@ def test_a_limit_that_lasts_is_told_to_a_person_once(monkeypatch: pytest.MonkeyP
 def test_a_limit_that_ends_is_forgotten() -> None:
     sent: list[str] = []
     now = [0.0]
-    reporter = Reporter(sent.append, lambda: now[0])
+    reporter = Reporter("fleet", sent.append, lambda: now[0])
     for _ in range(10):
         reporter.report(RATE, Step("wait", "takes no more requests"))
         now[0] += 60
