@@ -51,6 +51,8 @@ class Node:
     is_ready: bool
     since: float
     """Unix time of the last change of its status."""
+    silent_before: float = 0.0
+    """Seconds without a heartbeat until that change, at least."""
     droplet: int | None = None
     """The droplet that registered it; None if unknown."""
 
@@ -132,7 +134,7 @@ class Rules:
     """How a caller decides."""
 
     after_seconds: float = 60
-    """How long a node has to be down."""
+    """Seconds for which Nomad has to have no heartbeat of a node."""
     may_detach: bool = True
     """False for `pulumi up`, which places hosts that no droplet has and never takes one away."""
     leave: Collection[str] = field(default_factory=frozenset)
@@ -249,8 +251,8 @@ def _not_yet(host: HostView, now: float, rules: Rules) -> str | None:
     if host.node.since < host.back_since and now - host.back_since < SETTLE_SECONDS:
         minutes = f"{SETTLE_SECONDS // 60} minutes"
         return f"its node was down already when Nomad came back or was restored, less than {minutes} ago"
-    if now - host.node.since < rules.after_seconds:
-        return f"its node has been down for less than {rules.after_seconds:.0f} s"
+    if now - host.node.since + host.node.silent_before < rules.after_seconds:
+        return f"Nomad has had no heartbeat of its node for less than {rules.after_seconds:.0f} s"
     return None
 
 

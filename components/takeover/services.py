@@ -28,6 +28,11 @@ API = "https://api.digitalocean.com"
 STATE = "takeover/state"
 """The Nomad variable with the retired droplets and the lease."""
 _SECONDS = 20
+_MISSED = frozenset({"down", "disconnected"})
+"""The states of a node whose heartbeat Nomad has missed."""
+_SILENT_SECONDS = 20.0
+"""Nomad's leader waits for a heartbeat for its TTL, at least `min_heartbeat_ttl`, and `heartbeat_grace`: 10 s each
+(nomad/heartbeat.go, 2.0.5). A new leader waits for `failover_heartbeat_ttl`, which is longer."""
 _LONGEST_PAUSE = 60.0
 """Seconds without a request at most, whatever a refusal asks for: a host may be on no droplet meanwhile. The limit of a
 minute asks for less, that of an hour for more, whose requests expire one by one."""
@@ -182,7 +187,8 @@ class NomadServers:
             return None
         droplet = str((node.get("Meta") or {}).get("pds_droplet", ""))
         since = float(node["StatusUpdatedAt"])
-        return Node(node["Status"] == "ready", since, int(droplet) if droplet.isdigit() else None)
+        silent = _SILENT_SECONDS if node["Status"] in _MISSED else 0.0
+        return Node(node["Status"] == "ready", since, silent, int(droplet) if droplet.isdigit() else None)
 
     def _list(self, path: str) -> list[Json]:
         found = self._http.call("GET", path)

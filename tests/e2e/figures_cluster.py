@@ -124,7 +124,7 @@ def _cluster() -> Iterator[Cluster]:
                 "hosts": {host: {"volume_gib": 50} for host in CLUBS},
                 # A worker that lost a host is no spare until it is rebuilt.
                 "workers": {"size": "s-8vcpu-16gb", "spares": 2 * len(CLUBS)},
-                "takeover": {},
+                "takeover": {"after_seconds": 60},
             },
             clubs={
                 _name(port): {"host": host, "port": port, "disk_gib": 1, "memory_mib": _LIMIT_MIB}

@@ -188,7 +188,7 @@ class FakeCluster:
         if not volume.actions:
             return None
         ready = volume.carrier is not None and volume.ready_at <= self.time
-        return Node(ready, volume.ready_at if ready else self.time, self.registered_on.get(datacenter))
+        return Node(ready, volume.ready_at if ready else self.time, droplet=self.registered_on.get(datacenter))
 
     def state(self) -> tuple[dict[str, str], int]:
         self._call()

@@ -73,7 +73,9 @@ class TakeoverOptions(Section):
     """The job that moves a host that is down to a spare. Without this section, run `./pds repair` instead."""
 
     token: SecretStr = option(doc="DigitalOcean token of the job; docs/guide/cluster.md names its scopes.")
-    after_seconds: int = option(60, ge=30, le=3600, doc="Time that a host has to be down before its volume is moved.")
+    after_seconds: int = option(
+        60, ge=30, le=3600, doc="Time without a heartbeat of a host before its volume is moved."
+    )
     api_url: HttpsUrl = option("https://api.digitalocean.com", doc="Base URL of DigitalOcean's API.")
     notify_url: SecretUrl | None = option(
         None,

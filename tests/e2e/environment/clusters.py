@@ -18,8 +18,8 @@ from tests.e2e.environment.environment import PROGRAMS, ROOT, STACK, E2eEnvironm
 from tests.e2e.environment.tools import E2eError, missing
 
 UP = ("up", "--yes", "--skip-preview")
-AFTER_SECONDS = 30
-"""Time that a host has to be down before a takeover moves it: the least that the program accepts."""
+AFTER_SECONDS = 50
+"""Time without a heartbeat of a host before a takeover moves it, of which Nomad waits 20 to 30 s."""
 
 
 @dataclass(frozen=True)

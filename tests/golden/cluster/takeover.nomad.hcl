@@ -56,7 +56,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:df8ee9ef72e86a29a54143648e484fd7329c26587da05fb8e5c632cf10b41aa7
+        script "components/takeover/decide.py" sha256:40bb226fcf074a73863433374e4ca87fb808351ed2c2741cc8f1e47c0d467f92
       }
 
       template {
@@ -72,7 +72,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/services.py" sha256:1a9d34f12038430e8dc7dfd186df22a0ed823fb56dd5acfa1178e64c6dc2504e
+        script "components/takeover/services.py" sha256:3b6159cf3dba964a582da149eb5444e2c2e64556eedcae1cefb9ae95f3eb93ea
       }
 
       template {

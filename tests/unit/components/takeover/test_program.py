@@ -58,13 +58,16 @@ def test_tells_a_person_what_is_waited_for_too_long() -> None:
         now[0] += 5
         reporter.report("a", Step("wait", "host a: attach: refused"))
         reporter.report(
-            "b", Step("wait" if now[0] % 50 else "fine", "host b: its node has been down for less than 60 s")
+            "b",
+            Step(
+                "wait" if now[0] % 50 else "fine", "host b: Nomad has had no heartbeat of its node for less than 60 s"
+            ),
         )
         reporter.report("", Step("wait", "another takeover holds the lease"))
     assert sent == []
     now[0] += 10
     reporter.report("a", Step("wait", "host a: attach: refused"))
-    reporter.report("b", Step("wait", "host b: its node has been down for less than 60 s"))
+    reporter.report("b", Step("wait", "host b: Nomad has had no heartbeat of its node for less than 60 s"))
     assert sent == ["Cluster fleet, action required: no progress for 5 minutes: host a, attach: refused."]
     reporter.report("", Step("wait", "another takeover holds the lease"))
     assert len(sent) == 2
