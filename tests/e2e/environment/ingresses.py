@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -21,10 +22,10 @@ _PATIENCE = 3600.0
 
 
 class At(httpx.HTTPTransport):
-    """Connects to one address for every name; the certificate must match the name."""
+    """Connects to one address for every name, from `source` if given; the certificate must match the name."""
 
-    def __init__(self, address: str, verify: ssl.SSLContext) -> None:
-        super().__init__(verify=verify)
+    def __init__(self, address: str, verify: ssl.SSLContext, source: str | None = None) -> None:
+        super().__init__(verify=verify, local_address=source)
         self._address = address
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -54,16 +55,14 @@ def public_ports(whole: bool) -> Iterator[None]:
                 return
 
 
-def _io(made: E2eEnvironment, stack: ExitStack) -> ssl.SSLContext:
-    stack.enter_context(public_ports(whole=False))
+def io_section(made: E2eEnvironment) -> dict[str, Any]:
+    """Section `ingress` with the stand-in for IO."""
     image = io_image(made.folder / "io", made.docker_host, made.authority.pair(), made.network, made.nomad)
-    made.configure(ingress={"kind": "io", "image": image})
-    return made.authority.trusted()
+    return {"kind": "io", "image": image}
 
 
-def _caddy(made: E2eEnvironment, stack: ExitStack) -> ssl.SSLContext:
-    # As rendered it listens on every address, and connects to the server at a fixed port.
-    stack.enter_context(public_ports(whole=True))
+def caddy_section(made: E2eEnvironment, stack: ExitStack) -> tuple[dict[str, Any], Pebble]:
+    """Section `ingress` with Caddy, and the ACME server for it, which the engine trusts and `stack` stops."""
     folder = made.folder / "acme"
     folder.mkdir()
     # It resolves the names from the account, and connects to the reserved IP as the real one does.
@@ -71,7 +70,20 @@ def _caddy(made: E2eEnvironment, stack: ExitStack) -> ssl.SSLContext:
     pebble = stack.enter_context(Pebble(folder, ports, made.nameserver))
     made.trust(pebble.trust())
     image = caddy_image(made.cache, made.docker_host, pebble.authority_file.read_text())
-    made.configure(ingress={"kind": "caddy", "image": image, "acme_ca": pebble.directory})
+    return {"kind": "caddy", "image": image, "acme_ca": pebble.directory}, pebble
+
+
+def _io(made: E2eEnvironment, stack: ExitStack) -> ssl.SSLContext:
+    stack.enter_context(public_ports(whole=False))
+    made.configure(ingress=io_section(made))
+    return made.authority.trusted()
+
+
+def _caddy(made: E2eEnvironment, stack: ExitStack) -> ssl.SSLContext:
+    # As rendered it listens on every address, and connects to the server at a fixed port.
+    stack.enter_context(public_ports(whole=True))
+    section, pebble = caddy_section(made, stack)
+    made.configure(ingress=section)
     return pebble.trust()
 
 

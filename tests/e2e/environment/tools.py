@@ -25,6 +25,7 @@ WHERE_FROM: Mapping[str, str] = {
     "blkid": "Debian's package util-linux",
     "losetup": "Debian's package mount",
     "iptables": "Debian's package iptables",
+    "nft": "Debian's package nftables",
     "apt-get": "the machine grade builds a Debian disk, so it runs on Debian or Ubuntu",
     "ssh": "Debian's package openssh-client",
     "ssh-keygen": "Debian's package openssh-client",

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.settings.fields.images import package_of_tag, tag_of
+from components.settings.sections import CADDY_ASK_PORT
 from tests.e2e.environment.tools import need, run
 from tests.support.certificates import Pair
 
@@ -151,7 +152,11 @@ def caddy_image(cache: Path, docker_host: str, authority_pem: str) -> str:
         certificates = tarfile.TarInfo("etc/ssl/certs/ca-certificates.crt")
         certificates.size, certificates.mode = len(trusted.encode()), 0o644
         tar.addfile(certificates, io.BytesIO(trusted.encode()))
-        program = tar.gettarinfo(str(binary.resolve()), "usr/bin/caddy")
+        wrapper = (_HERE / "caddy" / "caddy.sh").read_text().replace("@ASK@", str(CADDY_ASK_PORT)).encode()
+        script = tarfile.TarInfo("usr/bin/caddy")
+        script.size, script.mode = len(wrapper), 0o755
+        tar.addfile(script, io.BytesIO(wrapper))
+        program = tar.gettarinfo(str(binary.resolve()), "usr/bin/caddy.real")
         program.pax_headers = {"SCHILY.xattr.security.capability": _NET_BIND_SERVICE}
         with binary.open("rb") as content:
             tar.addfile(program, content)

@@ -28,6 +28,8 @@ const (
 	portsVariable = "IO_STAND_IN_PORTS"
 	// Nomad's API.
 	nomadVariable = "IO_STAND_IN_NOMAD"
+	// A file on the volume. If it exists, the one address to listen on: of a droplet that shares the machine with others.
+	dropletFile = "/io/droplet-address"
 	// Certificate and key of the authority that stands for the public one, PEM, in one file.
 	caVariable = "IO_STAND_IN_CA"
 )
@@ -77,7 +79,11 @@ func run() error {
 }
 
 func serve(read *config) error {
-	prefix, err := netip.ParsePrefix(told(listenVariable, "0.0.0.0/32"))
+	listen := told(listenVariable, "0.0.0.0/32")
+	if own, err := os.ReadFile(dropletFile); err == nil {
+		listen = strings.TrimSpace(string(own)) + "/32"
+	}
+	prefix, err := netip.ParsePrefix(listen)
 	if err != nil {
 		return fmt.Errorf("%s: %w", listenVariable, err)
 	}
