@@ -68,7 +68,8 @@ def newest_run(api: NomadApi, task: str) -> TaskRun:
         raise PendingError(
             f"No allocation in Nomad has a task '{task}'. Tasks that have run: {', '.join(names) or 'none'}."
         )
-    started = [item for item in runs if not item["TaskStates"][task].get("StartedAt", "0001").startswith("0001")]
+    # Nomad's API has null for a time that is not set.
+    started = [item for item in runs if item["TaskStates"][task].get("StartedAt")]
     if not started:
         events = max(runs, key=_created)["TaskStates"][task].get("Events") or [{}]
         raise PendingError(f"Task {task} has not started yet ({events[-1].get('DisplayMessage') or 'pending'}).")

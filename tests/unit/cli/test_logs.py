@@ -40,7 +40,7 @@ CLUB_FILE = "config:\n  pds:hostname: chess.test\n  pds:on: dev\n  pds:pds: {por
 def stub(allocation: str, index: int, job: str = "pds", **tasks: str) -> dict[str, Any]:
     """An allocation of the list; `tasks` maps names to their starts."""
     states = {
-        name: {"StartedAt": started or "0001-01-01T00:00:00Z", "Events": [{"DisplayMessage": "Downloading image"}]}
+        name: {"StartedAt": started or None, "Events": [{"DisplayMessage": "Downloading image"}]}
         for name, started in (tasks or {"pds": "2026-06-01T12:00:00Z"}).items()
     }
     return {"ID": allocation, "JobID": job, "CreateIndex": index, "TaskStates": states}
