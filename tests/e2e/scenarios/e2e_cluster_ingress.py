@@ -165,9 +165,8 @@ def test_a_member_s_handle_is_served_by_its_own_host_alone(scenario: Scenario) -
         scenario.members[name] = founded(url, f"{name}.test", members=2, posts=3, mail=f"{name}.test.com")
     if scenario.kind == "io":
         return  # it has no certificates on demand
-    did = scenario.members["chess"].members[0].did
-    described = Client("http://127.0.0.1:3141", "chess.test").query("com.atproto.repo.describeRepo", {"repo": did})
-    handle = described["handle"]
+    member = scenario.members["chess"].members[0]
+    handle = member.client.query("com.atproto.server.getSession", {})["handle"]
     with scenario.client(handle, "a") as client:
 
         def answered() -> str | None:
@@ -175,7 +174,7 @@ def test_a_member_s_handle_is_served_by_its_own_host_alone(scenario: Scenario) -
                 answer = client.get("/.well-known/atproto-did")
             except httpx.HTTPError as error:
                 return str(error)
-            return None if answer.text == did else answer.text
+            return None if answer.text == member.did else answer.text
 
         wait_until(answered, _PATIENCE, f"https://{handle}")
     scenario.certificates[handle] = scenario.certificate(handle, "a")
