@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.environment import reader
-from tests.e2e.environment.reader import Reader, commands, options
+from tests.e2e.environment.reader import Reader, blocks, commands, options, two_stack_files
 from tests.e2e.environment.tools import E2eError
-from tests.e2e.scenarios import e2e_first_month, e2e_pages
+from tests.e2e.scenarios import e2e_cluster_page, e2e_first_month, e2e_pages
 
 PAGE = """# A page
 
@@ -84,9 +84,37 @@ def test_a_command_that_runs_on_gets_ctrl_c(page: str, tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGINT
 
 
-@pytest.mark.parametrize("scenario", [e2e_pages, e2e_first_month])
+def test_two_stack_files_side_by_side_are_read_column_by_column(page: str, tmp_path: Path) -> None:
+    with pytest.raises(E2eError, match="no two stack files"):
+        two_stack_files(page)
+    (tmp_path / page).write_text(
+        "As follows.\n\n"
+        "    # Pulumi.one.yaml     # Pulumi.two.yaml, the other\n"
+        "    pds:cluster:          pds:on: one\n"
+        "      servers: {count: 3}\n\nThe end.\n"
+    )
+    assert two_stack_files(page) == {"one": {"cluster": {"servers": {"count": 3}}}, "two": {"on": "one"}}
+
+
+def test_blocks_are_the_indented_lines_without_comments(page: str) -> None:
+    assert blocks(page) == [
+        ["export TOKEN=…", "pulumi up && ./pds check x"],
+        ["pds:mail:", "dns: {spf: ['a:my-club.org']}"],
+    ]
+
+
+def test_every_block_of_the_cluster_s_page_is_typed_or_written_into_a_file() -> None:
+    page = e2e_cluster_page.PAGE
+    known = set(commands(page))
+    unknown = [block for block in blocks(page) if block[0] not in e2e_cluster_page.FILES and not {*block} <= known]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("scenario", [e2e_pages, e2e_first_month, e2e_cluster_page])
 def test_scenario_has_every_command_of_its_pages(scenario: Any) -> None:
     page_commands = {command for page, names in scenario.SECTIONS.items() for command in commands(page, *names)}
     assert set(scenario.ELSEWHERE) - page_commands == set(), "no page has it any more"
     text = Path(str(scenario.__file__)).read_text()
+    followed = getattr(scenario, "FOLLOWED", {})
+    page_commands -= {command for page, names in followed.items() for command in commands(page, *names)}
     assert [command for command in page_commands - set(scenario.ELSEWHERE) if f'"{command}"' not in text] == []

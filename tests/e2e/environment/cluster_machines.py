@@ -47,6 +47,8 @@ class ClusterMachines(ProcessMachines):
         self._own: dict[int, str] = {}
         self._carried: dict[int, str] = {}
         self._forwards: dict[int, ExitStack] = {}
+        self.trusted: Path | None = None
+        """A file of certificate authorities for the jobs on the servers, in place of the system's."""
         for name, text in _SHIMS.items():
             (self._shims / name).write_text(text)
             (self._shims / name).chmod(0o755)
@@ -232,6 +234,8 @@ class ClusterMachines(ProcessMachines):
         keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         program = shutil.which("nomad")
         assert program
+        if self.trusted:
+            keep["SSL_CERT_FILE"] = str(self.trusted)  # Nomad gives its environment to `raw_exec`
         files = [home / "agent.hcl", home / "ports.hcl", machine.root / "etc/nomad.d/gossip.hcl"]
         return Service([program, "agent", *[f"-config={file}" for file in files]], home / "nomad.log", keep)
 

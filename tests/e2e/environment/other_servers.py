@@ -125,12 +125,18 @@ def receiver(
     address: str, authority: Authority, folder: Path, *names: str
 ) -> Iterator[tuple[int, "Queue[tuple[str, str, str]]"]]:
     """An HTTPS server that containers reach by address or `names`: its port; and path, `Authorization` and text of each
-    POST."""
+    POST. The text of a GET is empty."""
     posts: Queue[tuple[str, str, str]] = Queue()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            posts.put((self.path, self.headers.get("Authorization", ""), self._body().decode(errors="replace")))
+            self._take(self._body())
+
+        def do_GET(self) -> None:
+            self._take(b"")
+
+        def _take(self, body: bytes) -> None:
+            posts.put((self.path, self.headers.get("Authorization", ""), body.decode(errors="replace")))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -27,7 +27,7 @@ _TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(s
 _SHELL = ("bash", "--noprofile", "--norc", "-c")
 _END = 300.0
 """Seconds for a command to end after Ctrl-C."""
-_PROGRAMS = r"(?:pulumi|\./pds|make|\.ci/\w+|cp|ssh|curl|export|systemctl|doctl|restic|aws) "
+_PROGRAMS = r"(?:pulumi|\./pds|make|\.ci/\w+|cp|ssh|curl|export|systemctl|journalctl|doctl|restic|aws|python -m) "
 
 
 def commands(page: str, *sections: str) -> list[str]:
@@ -64,6 +64,31 @@ def options(page: str, first: str, changes: Mapping[str, str]) -> dict[str, Any]
             raise E2eError(f"{page} has no `{text}` in the block `{first}`")
         block = block.replace(text, replacement)
     return {key.removeprefix("pds:"): value for key, value in yaml.load(block, yaml.CSafeLoader).items()}
+
+
+def two_stack_files(page: str) -> dict[str, dict[str, Any]]:
+    """The stack files that a page has side by side, by stack, without `pds:`. The first line of each is `#
+    Pulumi.STACK.yaml`. Raises E2eError for a page without such a block."""
+    text = (ROOT / page).read_text()
+    found = re.search(
+        r"^(?P<left>    # Pulumi\.(\w+)\.yaml +)# Pulumi\.(\w+)\.yaml.*\n(?P<rest>(    .*\n)+)", text, re.MULTILINE
+    )
+    if not found:
+        raise E2eError(f"{page} has no two stack files side by side")
+    width = len(found["left"])
+    columns = {found[2]: slice(4, width), found[3]: slice(width, None)}
+    files = {}
+    for name, column in columns.items():
+        document = yaml.load("\n".join(line[column] for line in found["rest"].splitlines()), yaml.CSafeLoader)
+        files[name] = {key.removeprefix("pds:"): value for key, value in document.items()}
+    return files
+
+
+def blocks(page: str) -> list[list[str]]:
+    """The indented blocks of a page, as lines without indent and comments, but for lines of comments alone."""
+    found = re.findall(r"^\n((?:    +\S.*\n)+)", (ROOT / page).read_text(), re.MULTILINE)
+    lines = ([" ".join(line.partition("  #")[0].split()) for line in block.splitlines()] for block in found)
+    return [[line for line in block if line] for block in lines]
 
 
 def _section(text: str, page: str, name: str) -> str:

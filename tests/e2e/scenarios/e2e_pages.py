@@ -55,6 +55,7 @@ ELSEWHERE = {
     "./pds ssh main -- ls /srv/nomad/.trash": "a droplet of this e2e environment is a folder, which the test reads",
     "systemctl restart nomad": "a droplet of this e2e environment is a folder; the test restarts its agent",
     "./pds ssh main -- cat /run/reboot-required": "a droplet of this e2e environment is a folder",
+    "journalctl -u pds-updates": "a droplet of this e2e environment is a folder",
     "./pds ssh main -- systemctl reboot": "e2e_machine.py",
     "./pds preflight": "with its stack, above",
     "make preview": "with what it compares, under 'A pull request'",
