@@ -1,6 +1,8 @@
 """The parts of `make bench` that need no engine: prices of clusters, and what speaks Nomad's RPC."""
 
+import datetime
 import io
+import re
 import socket
 import ssl
 import threading
@@ -8,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from cli.stacks.prices import PRICE_TABLE
+from cli.stacks.prices import PRICE_TABLE, listed
+from components.settings.parse import read
+from tests.e2e.environment.environment import ROOT
 from tests.e2e.environment.mock_nodes import Rpc, RpcError, pack, unpack
+from tests.e2e.environment.reader import two_stack_files
 from tests.e2e.figures_prices import HOSTS, priced
 from tests.support.certificates import Authority
 
@@ -79,3 +84,19 @@ def test_a_full_cluster_costs_what_its_parts_cost() -> None:
     assert two.clubs == 2 * 3, "3,338 MiB for jobs, 256 of them for the ingress, 896 for a club"
     each = [rows[hosts, "s-2vcpu-4gb"].usd / rows[hosts, "s-2vcpu-4gb"].clubs for hosts in HOSTS]
     assert each == sorted(each, reverse=True), "servers and the spare are shared by more clubs"
+
+
+@pytest.mark.parametrize(("servers", "price"), [(3, "= {usd} USD a month"), (1, "With one server it is {usd} USD")])
+def test_the_guide_has_the_price_of_its_own_cluster(servers: int, price: str) -> None:
+    page = "docs/guide/cluster.md"
+    config = two_stack_files(page)["fleet"]
+    assert config["cluster"]["servers"] == {"count": 3}
+    config["cluster"]["servers"] = {"count": servers}
+    config["cluster"]["takeover"]["token"] = "dop_v1_takeover"  # the page sets it by a command
+    usd = listed().host(read(config, "Pulumi.fleet.yaml", "fleet"))
+    assert usd is not None
+    text = " ".join((ROOT / page).read_text().split())
+    assert price.format(usd=f"{usd:.0f}") in text
+    date = re.search(r"With the prices of (\w+ \d+)", text)
+    assert date
+    assert datetime.datetime.strptime(date[1], "%B %Y").strftime("%Y-%m") == PRICE_TABLE["droplets"]["date"][:7]

@@ -185,7 +185,7 @@ class ClusterOperator:
 
     def posted(self) -> list[tuple[str, str]]:
         """Path and text of what the webhook has received since the last call."""
-        found = []
+        found: list[tuple[str, str]] = []
         while True:
             try:
                 path, _authorization, text = self.posts.get_nowait()
