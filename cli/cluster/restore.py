@@ -23,6 +23,7 @@ from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.nomad_exec import nomad_access, nomad_api
 from cli.lib.private_files import write_private
 from cli.lib.stack import Stack, StackError, digitalocean_token
+from components.clients.nomad import NomadApi
 from components.render.jobs.pds import JOB
 from components.settings.sections.cluster import generation_of
 from offline.stackfile import parse_settings, read_settings, read_text
@@ -59,12 +60,7 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="pds-restore-") as folder:
         file = Path(folder) / "nomad.snap"
         write_private(file, content)
-        try:
-            up(stack, yes=yes, env={"PDS_NOMAD_SNAPSHOT": str(file)})
-        except (StackError, KeyboardInterrupt):
-            if edit is not None:
-                _take_back(stack, servers, edit)
-            raise
+        is_complete = _bring_up(stack, file, servers, api, edit, yes=yes)
     if accessor(api) != servers.cluster_id:
         raise ClusterError(
             f"`up` succeeded, but Nomad at {outputs['nomad_address']} does not have the state of the snapshot. Power "
@@ -73,9 +69,29 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
     print("\nNomad has the state of the snapshot.")
     is_whole = rejoin(stack)
     print("\nTo apply what changed after the snapshot, run:")
-    for name in (stack.name, *read_settings(stack.name, stack.root).clubs):
-        print(f"  pulumi refresh --stack {name} && pulumi up --stack {name}")
-    return 0 if is_whole else 1
+    print(f"  pulumi refresh --stack {stack.name} && pulumi up --stack {stack.name}")
+    for name in read_settings(stack.name, stack.root).clubs:
+        # The token in the state of a club that is newer than the snapshot is not in Nomad: the program has the new one.
+        print(f"  pulumi refresh --run-program --stack {name} && pulumi up --stack {name}")
+    return 0 if is_whole and is_complete else 1
+
+
+def _bring_up(
+    stack: Stack, snapshot: Path, servers: Servers, api: NomadApi, edit: StackFileEdit | None, *, yes: bool
+) -> bool:
+    """Run `up` with the snapshot, and return whether it succeeded. If it fails after Nomad got its state, the hosts
+    still have to be restarted: a host's volume for a club that the snapshot does not know is made only then. Raises
+    StackError if Nomad does not have its state."""
+    try:
+        up(stack, yes=yes, env={"PDS_NOMAD_SNAPSHOT": str(snapshot)})
+    except (StackError, KeyboardInterrupt) as error:
+        if isinstance(error, StackError) and accessor(api) == servers.cluster_id:
+            print("\n`pulumi up` did not succeed, as shown above. Repeat it as soon as this command has ended.")
+            return False
+        if edit is not None:
+            _take_back(stack, servers, edit)
+        raise
+    return True
 
 
 def _announce(stack: Stack, edit: StackFileEdit | None) -> None:

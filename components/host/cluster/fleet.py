@@ -66,7 +66,8 @@ class Fleet(pulumi.ComponentResource):
                 name=ingress_namespace(host),
                 description=f"The ingress of host {host}.",
                 capabilities=nomad_provider.NamespaceCapabilitiesArgs(enabled_task_drivers=["docker"]),
-                opts=self.nomad.admin.options(self),
+                # An emptied Nomad refuses to delete a namespace that it does not know, and `up` would fail.
+                opts=self.nomad.admin.options(self, retained=True),
             )
             for host in self.hosts.volumes
         }

@@ -127,6 +127,11 @@ def test_the_takeover_s_token_and_webhook_are_in_its_variable_only() -> None:
     assert find_secrets_in_the_open(cluster()) == []
 
 
+def test_namespaces_are_not_deleted_because_an_emptied_nomad_refuses_that() -> None:
+    for host in "ab":
+        assert cluster().one(f"pds-cluster-namespace-{host}").options["retainOnDelete"]
+
+
 def test_jobs_of_the_servers_come_after_their_node_pool() -> None:
     pool = cluster().one("pds-cluster-servers-pool")
     assert pool.inputs["name"] == "servers"
