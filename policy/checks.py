@@ -22,9 +22,9 @@ PROTECTED = frozenset({"Volume", "ReservedIp", "Domain", "SpacesBucket", "Random
 """Types whose loss cannot be undone. A PrivateKey is one too, except the client's, which `up` may create again."""
 RETAINED = frozenset({"Volume", "ReservedIp", "Domain", "SpacesBucket"})
 """Of those, the ones that exist outside the state. A key that is 'retained' is lost: the state is its only copy."""
-LEFT_BEHIND = frozenset({"AclToken", "NodePool", "ReservedIpAssignment"})
-"""Not state: an emptied Nomad would refuse to delete a token it does not know, and `ServerReady` removes left-over
-ones; a node pool cannot be deleted while it has nodes; an assignment ends with its droplet."""
+LEFT_BEHIND = frozenset({"AclToken", "Namespace", "NodePool", "ReservedIpAssignment"})
+"""Not state: an emptied Nomad would refuse to delete a token or a namespace it does not know, and `ServerReady` removes
+left-over tokens; a node pool cannot be deleted while it has nodes; an assignment ends with its droplet."""
 REPLACEABLE = re.compile(r"pds-(host|cluster)-certificates-client-key|pds-people-member-.*-password")
 """The member changes their first password, and an admin can set it again."""
 
