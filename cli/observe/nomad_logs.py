@@ -68,8 +68,8 @@ def newest_run(api: NomadApi, task: str) -> TaskRun:
         raise PendingError(
             f"No allocation in Nomad has a task '{task}'. Tasks that have run: {', '.join(names) or 'none'}."
         )
-    # Nomad's API has null for a time that is not set.
-    started = [item for item in runs if item["TaskStates"][task].get("StartedAt")]
+    # A time that is not set is null in a task that has not started, and the year 1 elsewhere in Nomad's API.
+    started = [item for item in runs if not (item["TaskStates"][task].get("StartedAt") or "0001").startswith("0001")]
     if not started:
         events = max(runs, key=_created)["TaskStates"][task].get("Events") or [{}]
         raise PendingError(f"Task {task} has not started yet ({events[-1].get('DisplayMessage') or 'pending'}).")

@@ -29,7 +29,7 @@ from tests.e2e.environment.ingresses import At, caddy_section, io_section, publi
 from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
 from tools.trial.xrpc import Client
 
-PORTS = {"chess": 3141, "rooks": 3142}
+PORTS = {"chess": 3161, "rooks": 3162}
 ON = {"chess": "a", "rooks": "b"}
 _PATIENCE = 120
 """Seconds for what follows an `up`, such as a certificate."""
