@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.environment import reader
+from tests.e2e.environment import cluster_page, reader
 from tests.e2e.environment.reader import Reader, blocks, commands, options, two_stack_files
 from tests.e2e.environment.tools import E2eError
 from tests.e2e.scenarios import e2e_cluster_page, e2e_first_month, e2e_pages
@@ -104,7 +104,7 @@ def test_blocks_are_the_indented_lines_without_comments(page: str) -> None:
 
 
 def test_every_block_of_the_cluster_s_page_is_typed_or_written_into_a_file() -> None:
-    page = e2e_cluster_page.PAGE
+    page = cluster_page.PAGE
     known = set(commands(page))
     unknown = [block for block in blocks(page) if block[0] not in e2e_cluster_page.FILES and not {*block} <= known]
     assert unknown == []

@@ -6,7 +6,6 @@ two requests of the page to the API.
 """
 
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -258,7 +257,7 @@ def cluster_operator() -> Iterator[ClusterOperator]:
         trusted = made.folder / "servers-trust.pem"
         trusted.write_text(made.authority.pem)
         cluster.machines.trusted = trusted
-        subprocess.run(["pulumi", "stack", "rm", "--yes", "bench"], cwd=made.project, env=dict(made.env), check=True)
+        made.pulumi("stack", "rm", "--yes")
         clone(made.project)
         made = with_ssh(made, _SSH.format(folder=made.folder))
         (made.folder / "programs/doctl").write_text(_DOCTL)
