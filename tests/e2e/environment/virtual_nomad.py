@@ -161,6 +161,8 @@ def writer_job(image: str) -> dict[str, Any]:
     group = {
         "Name": "writer",
         "Count": 1,
+        # As the program's jobs: if a deployment has failed, as on this slow machine, Nomad replaces no lost allocation.
+        "Update": {"MaxParallel": 0},
         "Volumes": {"pds": {"Name": "pds", "Type": "host", "Source": "pds"}},
         "Networks": [{"ReservedPorts": [{"Label": "http", "Value": 3101, "To": 3000}]}],
         "Tasks": [task],
