@@ -13,6 +13,8 @@ from components.settings.sections.settings import Settings
 PROVIDER_TOKEN = "digitalocean:token"  # noqa: S105 (the key's name)
 _FIRST_START = "pds.new"
 """The option without which a first `up` refuses its empty volume."""
+_ZONE = "my-club.org"
+"""The zone of the examples' hostname. The settings refuse a hostname of three labels without one."""
 
 
 def template(description: str) -> dict[str, Any]:
@@ -39,13 +41,14 @@ def commands() -> list[str]:
         for name, field in options(OperatorsOptions)
         if field.is_required() and field.examples
     ]
-    return [*sets, f"pulumi config set --path {_FIRST_START} true"]
+    zone = f"pulumi config set --path dns.zone {_ZONE}"
+    return [zone, *sets, f"pulumi config set --path {_FIRST_START} true"]
 
 
 def _quickstart() -> str:
     lines = "\n".join(f"    {command}" for command in commands())
     return f"""\
-Write your address, and the name of an SSH key of your DigitalOcean account:
+Write the DNS zone of the hostname, your address, and the name of an SSH key of your DigitalOcean account:
 
 {lines}
 

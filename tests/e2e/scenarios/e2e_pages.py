@@ -41,7 +41,7 @@ SECTIONS = {
 ELSEWHERE = {
     "export DIGITALOCEAN_TOKEN=…": "it is in the operator's environment",
     "export PULUMI_CONFIG_PASSPHRASE=…": "it is in the operator's environment",
-    "pulumi login --local": "PULUMI_BACKEND_URL names the state backend",
+    "export PULUMI_BACKEND_URL=file://~": "it is in the operator's environment, with another folder",
     "./pds orphans main": "e2e_faults.py, e2e_kill.py",
     "./pds repair main": "e2e_kill.py, e2e_up.py, e2e_clubs.py",
     "./pds migrate-account": "tests/contract/test_migrate_account.py",
@@ -57,6 +57,8 @@ ELSEWHERE = {
     "./pds ssh main -- cat /run/reboot-required": "a droplet of this e2e environment is a folder",
     "journalctl -u pds-updates": "a droplet of this e2e environment is a folder",
     "./pds ssh main -- systemctl reboot": "e2e_machine.py",
+    "pulumi stack output records": "e2e_first_month.py; the zone of this e2e environment is at DigitalOcean",
+    "./pds upgrade main --to TAG": "e2e_restore.py",
     "./pds preflight": "with its stack, above",
     "make preview": "with what it compares, under 'A pull request'",
     "pulumi up": "run where the page has it",
@@ -153,7 +155,7 @@ def test_page_section_each_month(operator: Operator) -> None:
     types(FIRST_HOUR, "./pds list")
     empty = types(FIRST_HOUR, "pulumi refresh --preview-only").output
     assert re.search(r"Resources:\s+\d+ unchanged\s*\Z", empty), "there must be no drift"
-    types(FIRST_HOUR, "make preview DIFF=HEAD", means="make preview DIFF=HEAD STACK=main")
+    types(FIRST_HOUR, "make preview STACK=main DIFF=HEAD")
 
 
 def test_changed_operator_address_is_applied(operator: Operator) -> None:

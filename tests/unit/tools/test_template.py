@@ -59,7 +59,7 @@ def _set(document: dict[str, Any], path: str, value: Any) -> None:
 
 
 def test_the_answers_and_the_commands_make_a_complete_stack_file() -> None:
-    document: dict[str, Any] = {"hostname": "noted.at"}
+    document: dict[str, Any] = {"hostname": "pds.my-club.org"}
     for command in commands():
         *words, path, value = shlex.split(command)
         assert words == ["pulumi", "config", "set", "--path"]
