@@ -14,7 +14,7 @@ from cli.stacks.prices import PRICE_TABLE, listed
 from components.settings.parse import read
 from tests.e2e.environment.environment import ROOT
 from tests.e2e.environment.mock_nodes import Rpc, RpcError, pack, unpack
-from tests.e2e.environment.reader import two_stack_files
+from tests.e2e.environment.reader import stack_files
 from tests.e2e.figures_prices import HOSTS, priced
 from tests.support.certificates import Authority
 
@@ -89,7 +89,7 @@ def test_a_full_cluster_costs_what_its_parts_cost() -> None:
 @pytest.mark.parametrize(("servers", "price"), [(3, "= {usd} USD a month"), (1, "With one server it is {usd} USD")])
 def test_the_guide_has_the_price_of_its_own_cluster(servers: int, price: str) -> None:
     page = "docs/guide/cluster.md"
-    config = two_stack_files(page)["fleet"]
+    config = stack_files(page)["fleet"]
     assert config["cluster"]["servers"] == {"count": 3}
     config["cluster"]["servers"] = {"count": servers}
     config["cluster"]["takeover"]["token"] = "dop_v1_takeover"  # the page sets it by a command

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.environment import cluster_page, reader
-from tests.e2e.environment.reader import Reader, blocks, commands, options, two_stack_files
+from tests.e2e.environment.reader import Reader, blocks, commands, options, stack_files
 from tests.e2e.environment.tools import E2eError
 from tests.e2e.scenarios import e2e_cluster_page, e2e_first_month, e2e_pages
 
@@ -84,16 +84,16 @@ def test_a_command_that_runs_on_gets_ctrl_c(page: str, tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGINT
 
 
-def test_two_stack_files_side_by_side_are_read_column_by_column(page: str, tmp_path: Path) -> None:
-    with pytest.raises(E2eError, match="no two stack files"):
-        two_stack_files(page)
+def test_stack_files_are_the_blocks_that_a_person_can_paste(page: str, tmp_path: Path) -> None:
+    with pytest.raises(E2eError, match="no whole stack file"):
+        stack_files(page)
     (tmp_path / page).write_text(
         "As follows.\n\n"
-        "    # Pulumi.one.yaml     # Pulumi.two.yaml, the other\n"
-        "    pds:cluster:          pds:on: one\n"
-        "      servers: {count: 3}\n\nThe end.\n"
+        "    # Pulumi.one.yaml\n    config:\n      pds:cluster:\n        servers: {count: 3}\n\n"
+        "    # Pulumi.two.yaml, the other\n    config:\n      pds:on: one\n\n"
+        "    # Pulumi.one.yaml\n    pds:cluster: {}\n\nThe end.\n"
     )
-    assert two_stack_files(page) == {"one": {"cluster": {"servers": {"count": 3}}}, "two": {"on": "one"}}
+    assert stack_files(page) == {"one": {"cluster": {"servers": {"count": 3}}}, "two": {"on": "one"}}
 
 
 def test_blocks_are_the_indented_lines_without_comments(page: str) -> None:

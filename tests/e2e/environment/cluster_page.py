@@ -22,7 +22,7 @@ from tests.e2e.environment.clusters import Cluster, cluster_env, health, refuse_
 from tests.e2e.environment.environment import E2eEnvironment, Run
 from tests.e2e.environment.machine import Machine
 from tests.e2e.environment.other_servers import receiver
-from tests.e2e.environment.reader import Reader, clone, two_stack_files
+from tests.e2e.environment.reader import Reader, clone, stack_files
 from tests.support.s3 import BUCKET, s3_server
 from tools.trial.xrpc import Client, RefusedError
 
@@ -97,7 +97,7 @@ class ClusterOperator:
 
     def write_the_page_s_files(self) -> None:
         """Both files of the page, with what this environment has instead of the Internet."""
-        for name, sections in two_stack_files(PAGE).items():
+        for name, sections in stack_files(PAGE).items():
             assert sections["ingress"] == {"kind": "caddy"}, "the hosts share this machine's ports 80 and 443"
             sections["ingress"] = {"kind": "none"}
             if name == "fleet":

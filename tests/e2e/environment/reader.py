@@ -66,21 +66,16 @@ def options(page: str, first: str, changes: Mapping[str, str]) -> dict[str, Any]
     return {key.removeprefix("pds:"): value for key, value in yaml.load(block, yaml.CSafeLoader).items()}
 
 
-def two_stack_files(page: str) -> dict[str, dict[str, Any]]:
-    """The stack files that a page has side by side, by stack, without `pds:`. The first line of each is `#
-    Pulumi.STACK.yaml`. Raises E2eError for a page without such a block."""
-    text = (ROOT / page).read_text()
-    found = re.search(
-        r"^(?P<left>    # Pulumi\.(\w+)\.yaml +)# Pulumi\.(\w+)\.yaml.*\n(?P<rest>(    .*\n)+)", text, re.MULTILINE
-    )
-    if not found:
-        raise E2eError(f"{page} has no two stack files side by side")
-    width = len(found["left"])
-    columns = {found[2]: slice(4, width), found[3]: slice(width, None)}
+def stack_files(page: str) -> dict[str, dict[str, Any]]:
+    """The whole stack files of a page, by stack, without `pds:`. The first line of each is `# Pulumi.STACK.yaml`, the
+    second `config:`. Raises E2eError for a page without such a block."""
+    file = re.compile(r"^    # Pulumi\.(\w+)\.yaml.*\n(    config:\n(?:      .*\n)+)", re.MULTILINE)
     files = {}
-    for name, column in columns.items():
-        document = yaml.load("\n".join(line[column] for line in found["rest"].splitlines()), yaml.CSafeLoader)
-        files[name] = {key.removeprefix("pds:"): value for key, value in document.items()}
+    for name, block in file.findall((ROOT / page).read_text()):
+        config = yaml.load(block, yaml.CSafeLoader)["config"]
+        files[name] = {key.removeprefix("pds:"): value for key, value in config.items()}
+    if not files:
+        raise E2eError(f"{page} has no whole stack file")
     return files
 
 
