@@ -40,6 +40,7 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
     api.put(f"/v1/namespace/{club}", namespace)
     existing = _volume(api, club, volume, datacenter)
     if datacenter:
+        _remove_from_former_nodes(api, club, volume, datacenter)
         further = _further_volumes(api, club, volume, {datacenter, leaving})
         if further and not existing:
             _refuse_another_host(club, next(iter(further)), datacenter)
@@ -217,7 +218,28 @@ def _delete(api: NomadApi, club: str, path: str) -> None:
 
 def _volume(api: NomadApi, club: str, volume: str, datacenter: str = "") -> Json:
     volumes = _volumes(api, club, volume)
-    return next((item for item in volumes if not datacenter or _datacenter(api, item) == datacenter), None)
+    return next((item for item in volumes if not datacenter or _is_on(api, item, datacenter)), None)
+
+
+def _is_on(api: NomadApi, volume: Json, datacenter: str) -> bool:
+    node = _node(api, volume)
+    return bool(node["Datacenter"] == datacenter and not _is_former(api, node))
+
+
+def _is_former(api: NomadApi, node: Json) -> bool:
+    """Whether its host has another node by now, because the agent forgot this one (`volume forget-agent`)."""
+    if node["Status"] != "down":
+        return False
+    stubs = api.get("/v1/nodes")
+    return any(stub["Datacenter"] == node["Datacenter"] and stub["Status"] == "ready" for stub in stubs)
+
+
+def _remove_from_former_nodes(api: NomadApi, club: str, volume: str, datacenter: str) -> None:
+    """Remove the club's volumes on nodes that the host no longer has. No agent hears of it, and the directory stays."""
+    for item in _volumes(api, club, volume):
+        node = _node(api, item)
+        if node["Datacenter"] == datacenter and _is_former(api, node):
+            _delete(api, club, f"/v1/volume/host/{item['ID']}?namespace={club}&force=true")
 
 
 def _volumes(api: NomadApi, club: str, volume: str) -> list[Json]:
@@ -226,4 +248,8 @@ def _volumes(api: NomadApi, club: str, volume: str) -> list[Json]:
 
 
 def _datacenter(api: NomadApi, volume: Json) -> str:
-    return str(api.get(f"/v1/node/{volume['NodeID']}")["Datacenter"])
+    return str(_node(api, volume)["Datacenter"])
+
+
+def _node(api: NomadApi, volume: Json) -> Json:
+    return api.get(f"/v1/node/{volume['NodeID']}")

@@ -12,12 +12,46 @@ from components.takeover.decide import Rules
 from components.takeover.passes import Passes
 from tests.support.fake_cluster import FakeCluster
 
+_RESTART = "systemctl restart nomad.service"
+_FORGET = "/usr/local/lib/pds/volume forget-agent"
+
 
 class _Stack:
     name = "fleet"
 
     def required_outputs(self, *_names: str) -> dict[str, Any]:
-        return {"hosts": {"a": {}, "b": {}}, "workers": ["1", "2"]}
+        return {"hosts": {"a": {}, "b": {}}, "workers": ["1", "2"], "nomad_management_token": "secret"}
+
+
+class _Nodes:
+    """Nomad's nodes and volumes. The restored state calls the nodes ready; it has not heard of them."""
+
+    def __init__(self) -> None:
+        self.nodes = {host: {"ID": f"n-{host}", "Datacenter": host, "Status": "ready"} for host in "ab"}
+        self.index = dict.fromkeys(("n-a", "n-b"), 10)
+        self.former: list[dict[str, Any]] = []
+        self.stays_ready = False
+        self.volumes = {"n-a": ["v-1"], "n-b": ["v-2"]}
+        self.known = ["v-1", "v-2"]
+
+    def get(self, path: str) -> Any:
+        if path == "/v1/nodes":
+            return [{**node, "ModifyIndex": self.index[node["ID"]]} for node in [*self.former, *self.nodes.values()]]
+        if path == "/v1/volumes?type=host&namespace=*":
+            return [{"ID": volume} for volume in self.known]
+        own = {"pds": {"Name": "pds", "ID": ""}}
+        return {
+            "HostVolumes": own | {volume: {"ID": volume} for volume in self.volumes[path.removeprefix("/v1/node/")]}
+        }
+
+    def registers(self, host: str) -> None:
+        self.index[self.nodes[host]["ID"]] += 1
+
+    def forgets(self, host: str) -> None:
+        self.former.append({**self.nodes[host], "Status": "ready" if self.stays_ready else "down"})
+        self.nodes[host] = {"ID": f"m-{host}", "Datacenter": host, "Status": "ready"}
+        self.index[f"m-{host}"] = 20
+        self.volumes[f"m-{host}"] = []
 
 
 class _World:
@@ -26,6 +60,7 @@ class _World:
     def __init__(self) -> None:
         self.fake = FakeCluster({"a": 1, "b": 2}, workers=2)
         self.fake.down_since = dict.fromkeys("ab", self.fake.time)
+        self.nodes = _Nodes()
         self.commands: list[tuple[str, list[str]]] = []
         self.closed: set[str] = set()
         self.mute: set[str] = set()
@@ -35,8 +70,11 @@ class _World:
         if endpoint in self.closed:
             raise CommandError("Port 22 does not answer.")
         self.commands.append((endpoint, arguments))
-        if endpoint not in self.mute:
-            del self.fake.down_since[endpoint]
+        if arguments == [_FORGET]:
+            self.nodes.forgets(endpoint)
+        elif endpoint not in self.mute:
+            self.fake.down_since.pop(endpoint, None)
+            self.nodes.registers(endpoint)
         return 0
 
 
@@ -49,6 +87,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> _World:
     monkeypatch.setattr(Cluster, "passes", lambda _cluster: passes)
     monkeypatch.setattr(rejoin, "host_endpoint", lambda _stack, host: host)
     monkeypatch.setattr(rejoin, "connect", made.connect)
+    monkeypatch.setattr(rejoin, "nomad_api", lambda _access: made.nodes)
     monkeypatch.setattr(time, "sleep", fake.pass_time)
     monkeypatch.setattr(time, "monotonic", fake.now)
     return made
@@ -61,7 +100,7 @@ def _rejoin() -> bool:
 
 def test_restarts_the_agent_of_each_host_and_waits_for_its_node(world: _World) -> None:
     assert _rejoin()
-    assert world.commands == [(host, ["systemctl restart nomad.service"]) for host in ("a", "b")]
+    assert world.commands == [(host, [_RESTART]) for host in ("a", "b")], "no agent forgets volumes that Nomad knows"
 
 
 def test_a_host_that_ssh_does_not_reach_is_named_with_its_command(
@@ -79,3 +118,41 @@ def test_a_node_that_does_not_come_back_is_named(world: _World, capsys: pytest.C
     world.mute = {"b"}
     assert not _rejoin()
     assert "Not ready after 300 s: b." in capsys.readouterr().out
+
+
+def test_a_node_that_is_ready_only_in_the_restored_state_is_waited_for(
+    world: _World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its volumes there are those of the snapshot, not the agent's."""
+    world.fake.down_since.clear()
+    world.mute = {"b"}
+    assert not _rejoin()
+    assert "Not ready after 300 s: b." in capsys.readouterr().out
+
+
+def test_an_agent_with_a_volume_that_nomad_does_not_know_forgets_it(world: _World) -> None:
+    """It would refuse the volume's name for ever, and the club that is newer than the snapshot would not come back."""
+    world.nodes.volumes["n-a"].append("v-new")
+    assert _rejoin()
+    assert world.commands == [("a", [_RESTART]), ("b", [_RESTART]), ("a", [_FORGET])]
+
+
+def test_a_former_node_that_nomad_still_calls_ready_is_waited_for(
+    world: _World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A refresh would take its volumes for present ones."""
+    world.nodes.volumes["n-a"].append("v-new")
+    world.nodes.stays_ready = True
+    assert not _rejoin()
+    assert "No other node after 300 s: a." in capsys.readouterr().out
+
+
+def test_an_agent_that_ssh_does_not_reach_again_is_named_with_its_command(
+    world: _World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.nodes.volumes["n-a"].append("v-new")
+    connect = world.connect
+    codes = {_RESTART: 0, _FORGET: 255}
+    monkeypatch.setattr(rejoin, "connect", lambda host, line, **way: connect(host, line, **way) or codes[line[0]])
+    assert not _rejoin()
+    assert f"./pds ssh fleet --host a -- {_FORGET}" in capsys.readouterr().out

@@ -152,7 +152,8 @@ def on_cluster(**volumes: str) -> Answers:
     stubs = [{"ID": id_, "NodeID": f"n-{host}", "Name": "pds-chess", "State": "ready"} for host, id_ in volumes.items()]
     api.answers[LIST] = (200, stubs)
     for host in ("a", "b"):
-        api.answers[f"GET /v1/node/n-{host}"] = (200, {"Datacenter": host})
+        api.answers[f"GET /v1/node/n-{host}"] = (200, {"Datacenter": host, "Status": "ready"})
+    api.answers["GET /v1/node/m-0"] = (200, {"Datacenter": "a", "Status": "ready"})
     for id_ in volumes.values():
         api.answers[f"GET /v1/volume/host/{id_}?namespace=chess"] = (200, {"RequestedCapacityMaxBytes": 5 * GIB})
         api.answers[f"DELETE /v1/volume/host/{id_}?namespace=chess"] = (200, {})
@@ -161,8 +162,11 @@ def on_cluster(**volumes: str) -> Answers:
     def answer(method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
         if f"{method} {path}" == CREATE:
             (constraint,) = body["Volume"]["Constraints"]
-            stub = {"ID": "v-new", "NodeID": f"n-{constraint['RTarget']}", "Name": "pds-chess", "State": "ready"}
-            api.answers[LIST] = (200, [*stubs, stub])
+            nodes = api.answers.get("GET /v1/nodes", (200, []))[1]
+            node = next((item["ID"] for item in nodes if item["Status"] == "ready"), f"n-{constraint['RTarget']}")
+            stub = {"ID": "v-new", "NodeID": node, "Name": "pds-chess", "State": "ready"}
+            kept = [item for item in stubs if not any(f"/{item['ID']}?" in question for question in deleted(api))]
+            api.answers[LIST] = (200, [*kept, stub])
         return request(method, path, body, token)
 
     api.request = answer  # type: ignore[method-assign]
@@ -245,3 +249,28 @@ def test_removing_a_club_in_the_middle_of_a_move_removes_both_volumes() -> None:
     api = on_cluster(a="v-a", b="v-b")
     nomad_clubs.remove_club(api, "chess", "pds-chess")
     assert len(deleted(api)) == 2
+
+
+def with_another_node(api: Answers, former: str, *others: str) -> Answers:
+    """Host a has further nodes of these statuses, and its volume is on the one of status `former`."""
+    api.answers["GET /v1/node/n-a"] = (200, {"Datacenter": "a", "Status": former})
+    stubs = [{"ID": f"m-{at}", "Datacenter": "a", "Status": status} for at, status in enumerate(others)]
+    api.answers["GET /v1/nodes"] = (200, [{"ID": "n-a", "Datacenter": "a", "Status": former}, *stubs])
+    api.answers["DELETE /v1/volume/host/v-a?namespace=chess&force=true"] = (200, {})
+    return api
+
+
+def test_a_volume_on_a_node_that_its_host_no_longer_has_is_created_on_the_present_one() -> None:
+    api = with_another_node(on_cluster(a="v-a"), "down", "ready")
+    assert nomad_clubs.volume_id(api, "chess", "pds-chess", "a") == "", "a refresh tells the next `up` to create it"
+    assert nomad_clubs.create_club(api, "chess", "pds-chess", 5, "a") == "v-new"
+    (volume,) = created(api)
+    assert "ID" not in volume
+    assert deleted(api) == ["DELETE /v1/volume/host/v-a?namespace=chess&force=true"], "no agent renames the directory"
+
+
+@pytest.mark.parametrize(("former", "others"), [("down", []), ("down", ["down"]), ("ready", ["ready"])])
+def test_a_volume_whose_node_may_come_back_is_kept(former: str, others: list[str]) -> None:
+    api = with_another_node(on_cluster(a="v-a"), former, *others)
+    assert nomad_clubs.create_club(api, "chess", "pds-chess", 5, "a") == "v-a"
+    assert (created(api), deleted(api)) == ([], [])
