@@ -1,10 +1,11 @@
 """The operator of a cluster who follows its page: the stacks `fleet` and its clubs', and what stands in for services.
 
 A machine of this environment has no ssh, no doctl, no Spaces, no webhook and no public DNS. ssh is a program that runs
-two commands in the folder of the droplet with that address: `ls`, and the restart of Nomad. doctl is one that sends the
-two requests of the page to the API.
+three commands in the folder of the droplet with that address: `ls`, the restart of Nomad, and the host's own script
+with `forget-agent`. doctl is one that sends the two requests of the page to the API.
 """
 
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,10 +36,37 @@ folder=$(sed -n "s|^$address ||p" {folder}/ssh-hosts)
 [ "$folder" ] || {{ echo "ssh: connect to host $address port 22: No route to host" >&2; exit 255; }}
 case "$*" in
 "systemctl restart nomad.service") exec pkill -TERM -f "config=$folder/agent.hcl" ;;
+"/usr/local/lib/pds/volume forget-agent")
+  export MACHINE="$folder" PDS_ROOT="$folder/root" PATH="{folder}/host-programs:{shims}:$PATH"
+  exec sh "$folder/root/usr/local/lib/pds/volume" forget-agent ;;
 "ls "*) shift $(($# - 1)); exec ls "$folder/root${{1#ls }}" ;;
 *) echo "the stand-in for ssh does not know: $*" >&2; exit 255 ;;
 esac
 """
+_HOST_PROGRAMS = {
+    # The file keeps the agent from its next start (machine.py).
+    "systemctl": """#!/bin/sh
+agent="config=$MACHINE/agent.hcl"
+case "$*" in
+"stop nomad.service")
+  touch "$MACHINE/stopped"
+  pkill -TERM -f "$agent"
+  while pgrep -f "$agent" >/dev/null; do sleep 0.2; done ;;
+"start nomad.service") rm -f "$MACHINE/stopped" ;;
+esac
+exit 0
+""",
+    # One engine has the containers of all droplets.
+    "docker": """#!/bin/sh
+docker() {{ env DOCKER_HOST={docker_host} {docker} "$@"; }}
+[ "$1" = ps ] || {{ docker "$@"; exit; }}
+volume=$(readlink -f "$PDS_ROOT/srv/nomad")
+for container in $(docker "$@"); do
+  mounts=$(docker inspect --format '{{{{range .Mounts}}}}{{{{.Source}}}} {{{{end}}}}' "$container")
+  case " $mounts" in *" $volume/"*) echo "$container" ;; esac
+done
+""",
+}
 _DOCTL = """#!/bin/sh
 # compute droplet-action power-off ID --wait, and compute droplet delete ID
 api() {
@@ -259,7 +287,13 @@ def cluster_operator() -> Iterator[ClusterOperator]:
         cluster.machines.trusted = trusted
         made.pulumi("stack", "rm", "--yes")
         clone(made.project)
-        made = with_ssh(made, _SSH.format(folder=made.folder))
+        shims = cluster.machines.volume_folder("x").parent.parent / "shims"
+        made = with_ssh(made, _SSH.format(folder=made.folder, shims=shims))
+        (made.folder / "host-programs").mkdir()
+        for name, text in _HOST_PROGRAMS.items():
+            program = made.folder / "host-programs" / name
+            program.write_text(text.format(docker_host=made.docker_host, docker=shutil.which("docker")))
+            program.chmod(0o755)
         (made.folder / "programs/doctl").write_text(_DOCTL)
         (made.folder / "programs/doctl").chmod(0o755)
         yield ClusterOperator(

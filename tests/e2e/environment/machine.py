@@ -41,6 +41,8 @@ HOSTS = 3
 """The maximum of hosts of one e2e_env."""
 
 _PORTS = ("http", "rpc", "serf")
+_BEFORE = 'while [ -e "$0" ]; do sleep 0.2; done; exec sh "$1" check'
+"""What a start of the agent begins with. A file keeps the agent stopped, for a command that a person gives."""
 CPU_MHZ = 16_000
 """As of eight processors: the number of servers depends on the droplet's size, not on this machine's."""
 _SHIMS = {
@@ -254,7 +256,7 @@ class ProcessMachines:
         keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         program = shutil.which("nomad")
         assert program
-        volume = ["env", *[f"{name}={text}" for name, text in self._script_environment(machine).items()]]
+        values = ["env", *[f"{name}={text}" for name, text in self._script_environment(machine).items()]]
         return Service(
             [
                 *self._before_agent(machine),
@@ -265,7 +267,7 @@ class ProcessMachines:
             ],
             home / "nomad.log",
             {**keep, "DOCKER_HOST": self._docker},
-            before=[*volume, "sh", str(machine.root / "usr/local/lib/pds/volume"), "check"],
+            before=[*values, "sh", "-c", _BEFORE, str(home / "stopped"), f"{machine.root}/usr/local/lib/pds/volume"],
         )
 
     def _before_agent(self, machine: Machine) -> list[str]:
