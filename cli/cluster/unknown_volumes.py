@@ -2,7 +2,7 @@
 
 An agent keeps its volumes on the host's volume. Servers whose state is older do not know the newest ones. They can
 neither register nor delete them, and the agent refuses others with the same names
-(client/hostvolumemanager/host_volumes.go). So it starts anew, as another node (`volume forget-agent`).
+(client/hostvolumemanager/host_volumes.go). So it starts anew, as another node (`forget-agent`).
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 
 from components.clients.nomad import NomadApi
 
-FORGET = "/usr/local/lib/pds/volume forget-agent"
+FORGET = "/usr/local/lib/pds/forget-agent"
 _SECONDS = 300.0
 _PAUSE = 5.0
 

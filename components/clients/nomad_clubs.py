@@ -227,7 +227,7 @@ def _is_on(api: NomadApi, volume: Json, datacenter: str) -> bool:
 
 
 def _is_former(api: NomadApi, node: Json) -> bool:
-    """Whether its host has another node by now, because the agent forgot this one (`volume forget-agent`)."""
+    """Whether its host has another node by now, because the agent forgot this one (`forget-agent`)."""
     if node["Status"] != "down":
         return False
     stubs = api.get("/v1/nodes")

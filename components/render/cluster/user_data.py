@@ -137,6 +137,7 @@ def worker_files(settings: Settings, stack: str, identity: MachineIdentity, conf
         script_file(f"{LIBRARY}/install-nomad", "install-nomad.sh"),
         script_file(f"{LIBRARY}/volume", "volume.sh"),
         script_file(f"{LIBRARY}/carry", "carry.sh"),
+        script_file(f"{LIBRARY}/forget-agent", "forget-agent.sh"),
         script_file(f"{LIBRARY}/volume-lost", "volume-lost.sh"),
         script_file(f"{LIBRARY}/metadata", "metadata.sh"),
         script_file(f"{LIBRARY}/drain", "stop-before-shutdown.sh"),

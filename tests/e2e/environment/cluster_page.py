@@ -36,9 +36,9 @@ folder=$(sed -n "s|^$address ||p" {folder}/ssh-hosts)
 [ "$folder" ] || {{ echo "ssh: connect to host $address port 22: No route to host" >&2; exit 255; }}
 case "$*" in
 "systemctl restart nomad.service") exec pkill -TERM -f "config=$folder/agent.hcl" ;;
-"/usr/local/lib/pds/volume forget-agent")
+"/usr/local/lib/pds/forget-agent")
   export MACHINE="$folder" PDS_ROOT="$folder/root" PATH="{folder}/host-programs:{shims}:$PATH"
-  exec sh "$folder/root/usr/local/lib/pds/volume" forget-agent ;;
+  exec sh "$folder/root/usr/local/lib/pds/forget-agent" ;;
 "ls "*) shift $(($# - 1)); exec ls "$folder/root${{1#ls }}" ;;
 *) echo "the stand-in for ssh does not know: $*" >&2; exit 255 ;;
 esac

@@ -263,7 +263,7 @@ def test_an_empty_nomad_is_filled_again_without_a_snapshot(operator: ClusterOper
     for droplet in operator.fleet.outputs()["servers"]:
         operator.types(delete, means=delete.replace("ID", droplet))
     operator.types("pulumi refresh --stack fleet --target '**-server-**'")
-    forget = "./pds ssh fleet --host a -- /usr/local/lib/pds/volume forget-agent"
+    forget = "./pds ssh fleet --host a -- /usr/local/lib/pds/forget-agent"
     with ThreadPoolExecutor(1) as pool:
         up = pool.submit(operator.types, "pulumi up --stack fleet")
         until(operator.has_a_leader, _PATIENCE, "new servers")

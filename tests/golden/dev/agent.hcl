@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "6f74e10919d1b293"
+    pds_configuration = "31bd5ea3fb81cc26"
   }
 }
 

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "db7f01f06f301c53"
+    pds_configuration = "a49039153267430c"
   }
 }
 

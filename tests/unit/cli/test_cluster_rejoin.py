@@ -13,7 +13,7 @@ from components.takeover.passes import Passes
 from tests.support.fake_cluster import FakeCluster
 
 _RESTART = "systemctl restart nomad.service"
-_FORGET = "/usr/local/lib/pds/volume forget-agent"
+_FORGET = "/usr/local/lib/pds/forget-agent"
 
 
 class _Stack:

@@ -5,7 +5,6 @@
 #   volume prepare   before the mount: wait for the disk; format it only if it is proven empty; else check it
 #   volume claim     after the mount: refuse another stack's volume, then make the directories that Nomad needs
 #   volume handover OWNER [FROM TO [GIB]]   while it runs: OWNER may claim it next; directory FROM becomes TO, of at most GIB
-#   volume forget-agent   by hand, on a host of a cluster: Nomad's agent starts anew, as a node without volumes
 #   volume check     before each start of the agent: the right volume is mounted, or the agent does not start
 #   volume grow      the file system follows the disk; run by udev when the disk grows, and hourly
 #
@@ -240,40 +239,6 @@ count() { # DIRECTORY
     esac || say "the quota of $home/$1 could not be changed"
 }
 
-forget_agent() {
-    # Servers that lost their state do not know the node's volumes, and can neither register nor delete them
-    # (nomad/host_volume_endpoint.go). The agent refuses others with the same names
-    # (client/hostvolumemanager/host_volumes.go). So it loses its state, and the data of clubs stay where they are.
-    [ -n "${FLEET:-}" ] || refuse "this is no host of a cluster: $home/agent has the only state of its Nomad."
-    check
-    # No start of this host, and no end of it, meanwhile (carry.sh, volume-lost.sh).
-    mkdir -p "$root/run/pds"
-    exec 9>"$root/run/pds/carry.lock"
-    flock 9
-    trap '' HUP INT TERM
-    trap 'systemctl start nomad.service' EXIT
-    systemctl stop nomad.service
-    containers=$(docker ps --quiet --filter label=com.hashicorp.nomad.alloc_id)
-    if [ -n "$containers" ]; then
-        # As before a shutdown (stop-before-shutdown.sh).
-        # shellcheck disable=SC2086 # a list of ids
-        docker stop --time 60 $containers
-    fi
-    # Log collectors of the containers.
-    systemctl kill --kill-whom=all --signal=SIGTERM nomad.service || true
-    # The tasks' secrets, in memory. The deepest first.
-    sed -n 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\) .*/\1/p' "$root/proc/self/mountinfo" |
-        grep -E '^/(srv/nomad/agent|var/lib/nomad/alloc_mounts)/' | sort -r |
-        while read -r place; do
-            umount --lazy "$place" || say "$place stays mounted"
-        done
-    directory .trash 0:0 0700
-    kept=$trash/$(date -u +%Y%m%dT%H%M%SZ)-agent-forgotten
-    mv -T "$home/agent" "$kept"
-    directory agent 0:0 0700
-    say "the agent's state is kept as $kept"
-}
-
 directory() {
     mkdir -p "$home/$1"
     chown "$2" "$home/$1"
@@ -309,6 +274,5 @@ case ${1:-} in
         shift
         handover "$@"
         ;;
-    forget-agent) forget_agent ;;
-    *) refuse "usage: volume prepare|claim|check|grow|handover|forget-agent" ;;
+    *) refuse "usage: volume prepare|claim|check|grow|handover" ;;
 esac

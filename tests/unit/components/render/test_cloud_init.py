@@ -122,7 +122,7 @@ def test_every_host_file_of_the_folder_is_in_the_document() -> None:
     in_a_job = {"caddy.sh", "send.sh", "restic_open.sh", "fetch.sh", "fetch_older.sh"}
     of_a_cluster = {
         *("carry.sh", "carry.rules", "gossip.sh", "nomad-server.service", "pds-carry.service"),
-        *("volume-lost.sh", "pds-volume-lost.service"),
+        *("volume-lost.sh", "pds-volume-lost.service", "forget-agent.sh"),
     }
     elsewhere = in_a_job | of_a_cluster
     host_files_of_folder = [file for file in FILES.iterdir() if file.suffix in kinds and file.name not in elsewhere]

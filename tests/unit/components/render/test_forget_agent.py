@@ -1,4 +1,4 @@
-"""A host of a cluster whose servers lost their state: `volume.sh forget-agent`."""
+"""A host of a cluster whose servers lost their state: `forget-agent.sh`."""
 
 import subprocess
 from pathlib import Path
@@ -28,7 +28,7 @@ def home(machine: Machine) -> Path:
 
 
 def _forget(machine: Machine) -> "subprocess.CompletedProcess[str]":
-    return machine.run("volume.sh", "forget-agent")
+    return machine.run("forget-agent.sh")
 
 
 def _kept(home: Path) -> Path:
