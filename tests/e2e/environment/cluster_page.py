@@ -38,7 +38,7 @@ case "$*" in
 "systemctl restart nomad.service") exec pkill -TERM -f "config=$folder/agent.hcl" ;;
 "/usr/local/lib/pds/forget-agent")
   export MACHINE="$folder" PDS_ROOT="$folder/root" PATH="{folder}/host-programs:{shims}:$PATH"
-  exec sh "$folder/root/usr/local/lib/pds/forget-agent" ;;
+  exec sh "$PDS_ROOT/usr/local/lib/pds/forget-agent" ;;
 "ls "*) shift $(($# - 1)); exec ls "$folder/root${{1#ls }}" ;;
 *) echo "the stand-in for ssh does not know: $*" >&2; exit 255 ;;
 esac
