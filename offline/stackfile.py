@@ -38,7 +38,7 @@ class StackConfig:
 
 def read_stack(stack: str, root: Path = ROOT) -> StackConfig:
     """Return the configuration of `stack` from `Pulumi.STACK.yaml`. Raises StackFileError."""
-    config = _config(stack, root)
+    config = read_config(stack, root)
     values: dict[str, str] = {}
     secret: set[str] = set()
     for key, value in config.items():
@@ -53,7 +53,7 @@ def read_stack(stack: str, root: Path = ROOT) -> StackConfig:
 def read_settings(stack: str, root: Path = ROOT) -> Settings:
     """Return the settings of `stack`, with stand-ins for its secrets; `secrets` itself is omitted, because its
     stand-ins would be invalid. Raises StackFileError."""
-    return _settings(stack, _config(stack, root))
+    return _settings(stack, read_config(stack, root))
 
 
 def parse_settings(stack: str, text: str) -> Settings:
@@ -100,8 +100,8 @@ def evaluate_stack(
     )
 
 
-def _config(stack: str, root: Path) -> dict[Any, Any]:
-    """Return the file's `config:` map."""
+def read_config(stack: str, root: Path = ROOT) -> dict[Any, Any]:
+    """Return the file's `config:` map as it is written. Raises StackFileError."""
     return _config_in(f"Pulumi.{stack}.yaml", read_text(stack, root))
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.stack import Stack
-from offline.stackfile import parse_settings, read_text
+from offline.stackfile import parse_settings, read_config, read_text
 
 Edits = Mapping[str, Any]
 """Dotted keys below `pds:` to values: a text, a number, a truth value, a list, a map, or None to remove the key."""
@@ -28,7 +28,7 @@ def prepare(stack: Stack, edits: Edits) -> StackFileEdit:
         copy.write_bytes(before.encode())
         for key, value in edits.items():
             if value is None:
-                if _present(config, key):
+                if _value(config, key) is not None:
                     stack.configure(copy, "rm", f"pds:{key}")
                 continue
             for path, item in _leaves(f"pds:{key}", value):
@@ -40,20 +40,15 @@ def prepare(stack: Stack, edits: Edits) -> StackFileEdit:
 
 def configured(stack: Stack, key: str) -> Any:
     """The value of a key in the stack's file, as it is written; None without one."""
-    found: Any = yaml.load(read_text(stack.name, stack.root), yaml.CSafeLoader)["config"]
-    section, *keys = key.split(".")
-    found = found.get(f"pds:{section}", found.get(section))
-    for each in keys:
-        found = found.get(each) if isinstance(found, Mapping) else None
-    return found
+    return _value(read_config(stack.name, stack.root), key)
 
 
-def _present(config: Mapping[str, Any], key: str) -> bool:
+def _value(config: Mapping[Any, Any], key: str) -> Any:
     section, *keys = key.split(".")
     found: Any = config.get(f"pds:{section}", config.get(section))
     for each in keys:
         found = found.get(each) if isinstance(found, Mapping) else None
-    return found is not None
+    return found
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -27,7 +26,7 @@ from components.render.jobs.restic import region_environment
 from components.render.jobs.restore import JOB, OTHER_PATHS
 from components.settings.checks.pds_env import GENERATED_SECRETS
 from components.settings.sections.settings import Settings
-from offline.stackfile import read_settings, read_text
+from offline.stackfile import read_config, read_settings
 
 MOVE_NOTE = "move:note"
 """The key of a move's progress in the club's stack file (`cli/move/progress.py`)."""
@@ -102,9 +101,7 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
 
 def _refuse_during_move(stack: Stack) -> None:
     """A move restores its own backup, and would do so again over a server that a restore has started."""
-    note: Mapping[str, Any] | None = yaml.load(read_text(stack.name, stack.root), yaml.CSafeLoader)["config"].get(
-        MOVE_NOTE
-    )
+    note: Mapping[str, Any] | None = read_config(stack.name, stack.root).get(MOVE_NOTE)
     if note and not note.get("opened"):
         raise StackError(
             f"{stack.name} is being moved from {note['from']} to {note['to']} ('{MOVE_NOTE}' in "

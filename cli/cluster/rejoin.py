@@ -31,7 +31,7 @@ def rejoin(stack: Stack) -> bool:
     api = nomad_api(nomad_access({**outputs, "nomad_token": outputs["nomad_management_token"]}))
     before = unknown_volumes.registrations(api)
     print("\nRestarting Nomad on each host, so that it connects to the new servers. PDSes keep running.")
-    failed = [host for host in cluster.outputs["hosts"] if not _runs(stack, host, _RESTART)]
+    failed = [host for host in outputs["hosts"] if not _runs(stack, host, _RESTART)]
     if failed:
         print("\nRestart Nomad on these hosts within five minutes, or the takeover moves one:")
         for host in failed:

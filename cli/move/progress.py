@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from cli.backups.restore import MOVE_NOTE
 from cli.lib.apply import change
 from cli.lib.stack import Stack, StackError
-from offline.stackfile import read_text
+from offline.stackfile import read_config
 
 KEY = MOVE_NOTE
 """Not one of the program's options, so it changes nothing."""
@@ -60,7 +58,7 @@ class MoveProgress:
 
 def read(club: Stack) -> MoveProgress | None:
     """Return the progress of the club's move; None if it is not being moved. Raises StackFileError."""
-    entry: Mapping[str, Any] | None = yaml.load(read_text(club.name, club.root), yaml.CSafeLoader)["config"].get(KEY)
+    entry: Mapping[str, Any] | None = read_config(club.name, club.root).get(KEY)
     if not entry:
         return None
     return MoveProgress(
