@@ -138,7 +138,7 @@ POLICIES: tuple[PackPolicy, ...] = (
 )
 
 COMPLETE_NAME = "complete-stack"
-COMPLETE_DESCRIPTION = "The stack has the resources that the other policies look at."
+COMPLETE_DESCRIPTION = "The stack has the resources that the other policies check."
 
 
 def missing_resources(resources: Iterable[Resource]) -> list[str] | None:

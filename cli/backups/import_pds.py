@@ -89,7 +89,7 @@ def setting_differences(settings: Settings, values: Mapping[str, str]) -> Iterat
 
 def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None:
     if "PDS_PLC_ROTATION_KEY_KMS_KEY_ID" in values:
-        raise StackError("Its rotation key lies in a KMS and cannot be taken over: a KMS does not export it.")
+        raise StackError("Its rotation key is in a KMS, which exports no keys. This PDS cannot be imported.")
     lacking = [name for name in ("PDS_HOSTNAME", *GENERATED_SECRETS.values()) if not values.get(name)]
     if lacking:
         raise StackError(f"It is not a pds.env of a PDS: {', '.join(lacking)} is not in it. Nothing was changed.")

@@ -38,7 +38,7 @@ def move_blobs(stack: Stack, to: Store, *, yes: bool, accept_losses: bool) -> in
         return 0
     losses = {"accept_losses": "yes" if accept_losses else ""}
     if present != target or paused != settings.pds.paused:
-        step(1, "Apply the stack file: the bucket, its key, and the job that copies. The server keeps its place.")
+        step(1, "Apply the stack file: the bucket, its key, and the job that copies. The location stays.")
         up(stack, yes=yes)
     running = "The PDS is paused already, and starts at the end." if paused else "The PDS keeps running."
     step(2, f"Copy the blobs to the {_shown(target)} and check each. {running}")
@@ -74,7 +74,7 @@ def _pause_if_stopped(stack: Stack, settings: Settings, api: NomadApi) -> bool:
     here: Store = "disk" if _present_location(stack) == "disk" else "bucket"
     stopped = not settings.pds.paused and running_allocation(api) is None
     if stopped:
-        print("The PDS does not run. It is paused, and starts at the end, once its blobs are at one place.")
+        print("The PDS does not run. It is paused, and starts at the end, once all blobs are together.")
         change(stack, _PAUSED, "true")
     if settings.blobs.serve != here:
         change(stack, _SERVE, here)
@@ -85,7 +85,7 @@ def _still_paused(stack: Stack) -> str:
     return (
         "\nThe PDS is paused, and its blobs have not moved. Fix the fault above and repeat the command, or "
         f"start the PDS as it was: `pulumi config set --path pds.paused false --stack {stack.name}` and "
-        "`pulumi up`. If it does not start, repeat the command, with either place."
+        "`pulumi up`. If it does not start, repeat the command, with either location."
     )
 
 

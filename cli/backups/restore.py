@@ -93,7 +93,7 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
     step(4, "The checks.")
     _check(stack)
     print(
-        f"\n{_RESTORED[complete]}. Accounts that were left out, or came from another backup, are listed under 2. The "
+        f"\n{_RESTORED[complete]}. Accounts that were left out, or came from another backup, are listed in step 2. The "
         f"old data are on the volume until you run `./pds restore {stack.name} --forget-old`."
     )
     return 0 if complete else 1
@@ -141,7 +141,7 @@ def _restore_one(stack: Stack, settings: Settings, request: RestoreRequest) -> i
 
     step(2, "Pause the PDS through the engine.")
     pause(stack, yes=request.yes)
-    step(3, "Replace the current account by it, with a new revision.")
+    step(3, "Replace the account with the restored one, at a new revision.")
     restored = nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, {"only": request.only, "step": "in"}), _DEADLINE)
     if not restored:
         print(f"\nThe PDS is paused. Repeat the command to continue: ./pds restore {stack.name} --only {request.only}")

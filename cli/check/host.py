@@ -147,7 +147,7 @@ def disk(subject: Subject) -> CheckVerdict:
         return skipped(_NOT_RUNNING)
     space, files = _percent(usage["used"], usage["free"]), _percent(usage["files_used"], usage["files_free"])
     kind = "'clubs' in the host's stack file: 'disk_gib'" if _is_club(subject) else "'volume.size_gib'"
-    advice = f"Raise {kind}, then `pulumi up`; a full one stops every write and every backup."
+    advice = f"Raise {kind}, then `pulumi up`; a full disk stops every write and every backup."
     if space is not None and space >= VOLUME_PERCENT:
         return failed(f"the volume is {space} % full. {advice}")
     if files is not None and files >= VOLUME_PERCENT:

@@ -48,7 +48,7 @@ def message(subject: Subject) -> CheckVerdict:
         text = "no mail relay in the stack file: members get no password resets and no token to move away"
         return failed(f"{text}. Add 'mail', then `pulumi up`.") if subject.mail else skipped(text)
     if subject.mail is None:
-        return skipped("skipped: --mail ADDRESS of an account here sends it a message")
+        return skipped("skipped: --mail ADDRESS sends a message to that address")
     answer = subject.site.request("POST", _RESET, json={"email": subject.mail})
     if answer.status_code == 200:
         return passed(

@@ -53,7 +53,7 @@ def _fault(subject: Subject, name: str, answer: dict[str, Any], code: int) -> st
     status, crawl = answer.get("status"), "POST com.atproto.sync.requestCrawl there with the hostname"
     match status:
         case None:
-            return f"{name} does not know it ({code}): it hears of it with the first post, or by requestCrawl ({crawl})"
+            return f"{name} does not know it ({code}): the next post announces it, or: {crawl}"
         case "banned":
             return f"{name} has banned it: only that relay's operators can lift that. requestCrawl does not help"
         case "throttled":
@@ -61,14 +61,14 @@ def _fault(subject: Subject, name: str, answer: dict[str, Any], code: int) -> st
         case "active" | "idle":
             pass
         case _:
-            return f"{name} says {status}: when the server answers, {crawl}"
+            return f"{name} reports {status}: when the server answers, {crawl}"
     number = answer.get("seq")
     if number is None:
-        return None if status == "active" else f"{name} says {status}, and no number to compare: {crawl}"
+        return None if status == "active" else f"{name} reports {status} without a number: {crawl}"
     place = relay_position(subject.site, int(number))
     if place == "ahead":
         return (
-            f"{name} has events up to {number}, which this server has not reached: it ignores its events, and no "
+            f"{name} has events up to {number}, beyond this server's newest, so it ignores new ones, and no "
             f"post is visible. requestCrawl does not help. `./pds backup {subject.stack}`, then "
             f"`./pds restore {subject.stack} --sequence {number}` brings the server's numbers above it"
         )

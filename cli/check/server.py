@@ -33,7 +33,7 @@ def health(subject: Subject) -> CheckVerdict:
     except httpx.HTTPError as error:
         return failed(_silent(subject, state, error))
     if answer.status_code != 200:
-        return failed(f"/xrpc/_health answers {answer.status_code}. Look at `nomad job status pds` and its log.")
+        return failed(f"/xrpc/_health answers {answer.status_code}. `./pds nomad {subject.stack} -- job status pds`.")
     running, expected = package_of_health(str(answer.json()["version"])), subject.outputs.get("package_version")
     if running != expected:
         return failed(f"version {running} runs, the stack requires {expected}. Run `pulumi up`.")
@@ -77,7 +77,7 @@ def websocket(subject: Subject) -> CheckVerdict:
         return failed(f"{path} cannot be subscribed to: {error}. Let the ingress pass WebSockets.")
     if code != httpx.codes.SWITCHING_PROTOCOLS:
         return failed(
-            f"{path} answers {code} instead of an upgrade: let the ingress pass WebSockets, or no relay hears."
+            f"{path} answers {code} instead of an upgrade: let the ingress pass WebSockets, or no relay gets posts."
         )
     return passed("subscribeRepos upgrades")
 
@@ -116,7 +116,7 @@ def invites(subject: Subject) -> CheckVerdict:
     expected = subject.environment.get("PDS_INVITE_REQUIRED", "true") == "true"
     if bool(required) != expected:
         stack_file = "requires invites" if expected else "has 'invite_required: false'"
-        return failed(f"the server says inviteCodeRequired = {required}, the stack {stack_file}. Run `pulumi up`.")
+        return failed(f"the server reports inviteCodeRequired = {required}, the stack {stack_file}. Run `pulumi up`.")
     return passed("required" if required else "not required, as configured in the stack file")
 
 

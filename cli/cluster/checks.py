@@ -174,7 +174,7 @@ def spares(subject: ClusterSubject) -> CheckVerdict:
     retired = subject.passes.retired()
     ready = spares_of(droplets, retired)
     if len(ready) >= wanted:
-        return passed(f"{', '.join(map(subject.cluster.worker, ready))}" if ready else "none, as the file says")
+        return passed(f"{', '.join(map(subject.cluster.worker, ready))}" if ready else "none, as in the stack file")
     reasons = [
         f"{subject.cluster.worker(number)} lost host {retired[number]}: raise its generation in "
         "'cluster.workers.generations'"
@@ -257,4 +257,4 @@ def clubs(subject: ClusterSubject) -> CheckVerdict:
     ]
     if moving:
         return failed(f"{'; '.join(moving)}.")
-    return passed(f"{len(wanted)}, each where the file says. `./pds check CLUB` checks its PDS")
+    return passed(f"{len(wanted)}, each on its host. `./pds check CLUB` checks its PDS")

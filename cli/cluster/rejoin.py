@@ -33,7 +33,7 @@ def rejoin(stack: Stack) -> bool:
     print("\nRestarting Nomad on each host, so that it connects to the new servers. PDSes keep running.")
     failed = [host for host in outputs["hosts"] if not _runs(stack, host, _RESTART)]
     if failed:
-        print("\nRestart Nomad on these hosts within five minutes, or the takeover moves one:")
+        print("\nRestart Nomad on these hosts within a minute, or the takeover may move them:")
         for host in failed:
             print(f"  ./pds ssh {stack.name} --host {host} -- {_RESTART}")
         return False

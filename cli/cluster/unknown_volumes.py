@@ -47,7 +47,7 @@ def forget(api: NomadApi, stack: str, hosts: list[str], run: Callable[[str, str]
     nodes of them, and calls the former ones down, whose volumes the next `up` then replaces (`nomad_clubs.py`). Returns
     whether it does; prints what is left to do. Raises ServiceError."""
     former = {host: _ready(api)[host]["ID"] for host in hosts}
-    print(f"\nNomad does not know the newest volumes of {', '.join(hosts)}. Its agents there start as new nodes.")
+    print(f"\nNomad does not know the newest volumes of {', '.join(hosts)}. The agents there start as new nodes.")
     print("The PDSes there stop, and start again with the `up` below. Their data are not touched.")
     failed = [host for host in hosts if not run(host, FORGET)]
     for host in failed:

@@ -18,7 +18,7 @@ def email_token(stack: str, handle: str) -> None:
 
     tokens = email_tokens.tokens(stack, members.server_of(stack), handle)
     if not tokens:
-        print(f"{handle} has requested none. A token is created when the member requests a message in the app.")
+        print(f"{handle} has requested no token. A token is created when the member requests a message in the app.")
         return
     for token in tokens:
         purpose = email_tokens.PURPOSES.get(token.purpose, token.purpose)

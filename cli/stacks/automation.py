@@ -69,7 +69,7 @@ class Engine(auto.PulumiCommand):
         with self._lock:
             # The result of an `up` may still be queried.
             if self.stopped and args[0] in ("preview", "up"):
-                raise StoppedError("It was told to stop.")
+                raise StoppedError("It was stopped.")
             process = subprocess.Popen(
                 command,
                 cwd=cwd,

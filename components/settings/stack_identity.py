@@ -48,7 +48,7 @@ def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
         )
     if _differ(known, wanted, "region"):
         return (
-            f"pds:host.region: the volume and the address of this stack are in {known['region']}, and {file} says "
+            f"pds:host.region: the volume and the address of this stack are in {known['region']}, and {file} has "
             f"{wanted['region']}. Neither can move. {NOT_TOUCHED} Write 'region: {known['region']}' back, and leave "
             "the protection of both as it is: without it an empty volume would replace the members' data. Another "
             "region needs another stack, with a backup restored onto it "
@@ -76,7 +76,7 @@ def _volume_fault(known: Mapping[str, Any], wanted: Mapping[str, Any], file: str
     if wanted["volume_gib"] and known["volume_gib"] > wanted["volume_gib"]:
         has = int(known["volume_gib"])
         return (
-            f"pds:volume.size_gib: the volume has {has} GiB, and {file} says {int(wanted['volume_gib'])}. A volume can "
+            f"pds:volume.size_gib: the volume has {has} GiB, and {file} has {int(wanted['volume_gib'])}. A volume can "
             f"grow, never shrink. {NOT_TOUCHED} Write 'size_gib: {has}'."
         )
     return None
@@ -88,7 +88,7 @@ def _blobs_fault(known: str, wanted: str, stack: str, file: str) -> str | None:
         return None
     if "s3" in {known.partition(" ")[0], wanted.partition(" ")[0]}:
         return (
-            f"pds:blobs: the place of the blobs is '{known}', and {file} says '{wanted}', where the server would not "
+            f"pds:blobs: the location of the blobs is '{known}', and {file} has '{wanted}', where the server would not "
             f"find them. The program moves blobs only between the volume and the bucket that it makes. {NOT_TOUCHED} "
             f"Write 's3' or 'blobs' back as it was. Only if every blob is there already, and for the `up` that starts "
             f"the server: `{BLOBS_MOVED}='{wanted}' pulumi up --stack {stack}`."
@@ -101,7 +101,7 @@ def _blobs_fault(known: str, wanted: str, stack: str, file: str) -> str | None:
     name, _, region = known.removeprefix("bucket ").partition(" in ")
     if wanted == "disk":
         return (
-            f"pds:blobs: the blobs of this PDS are in the {known}, and {file} says that they are on the volume. "
+            f"pds:blobs: the blobs of this PDS are in the {known}, and {file} puts them on the volume. "
             f"{NOT_TOUCHED} Keep 'bucket: {name}', and run `./pds blobs {stack} --to disk`. It copies them "
             "back, then starts the server there."
         )

@@ -49,7 +49,8 @@ def removed_at_the_end(account: Account, say: Say) -> Iterator[None]:
             left = account.remove()
             if left:
                 raise MeasureError(
-                    f"Not removed: {'; '.join(left)}. Run `python -m tools.measure_account --remove {account.run}`."
+                    f"Not removed: {'; '.join(left)}. "
+                    f"Run `venv/bin/python -m tools.measure_account --remove {account.run}`."
                 )
             say("Everything is removed.")
 

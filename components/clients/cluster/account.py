@@ -160,7 +160,7 @@ def _refuse_without_snapshot() -> None:
         raise ServiceError(
             "'cluster.servers.generations' rebuilds every server, and Nomad's state is on these only. If they are "
             "lost, `./pds restore` of this stack rebuilds them with a snapshot of the state. Without a snapshot see "
-            "docs/guide/cluster.md, 'All servers lost'. Nothing was changed."
+            "docs/guide/cluster.md, 'After: all servers lost'. Nothing was changed."
         )
 
 

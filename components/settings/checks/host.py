@@ -48,7 +48,7 @@ def package_faults(settings: Settings) -> Iterator[Fault]:
     elif not expected and not MOVING_TAG.fullmatch(tag) and "package_version" not in pds.model_fields_set:
         yield Fault(
             "pds.package_version",
-            f"the name {shown(pds.image)} does not say which version of @atproto/pds the image holds, and it decides "
+            f"the name {shown(pds.image)} does not name the image's version of @atproto/pds, which decides "
             "which options exist.",
             "Write it, for example 'package_version: 0.5.37' (the image has it in "
             "/app/node_modules/@atproto/pds/package.json), or upstream's tag before the digest: "

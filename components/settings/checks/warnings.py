@@ -28,7 +28,7 @@ def _cluster(settings: Settings) -> Iterator[str]:
     if cluster.servers.count == 1:
         yield (
             "pds:cluster.servers.count: with one Nomad server, no job is placed and no host is moved while it is down. "
-            "After its loss, run `pulumi up` for every stack. PDSes keep serving. Write 3 to survive the loss of one."
+            "After its loss, follow docs/guide/cluster.md. PDSes keep serving. Write 3 to survive the loss of one."
         )
     if cluster.takeover is None:
         yield "pds:cluster.takeover: without it, a host that is down stays down until you run `./pds repair`."
@@ -70,7 +70,7 @@ def _alerts(settings: Settings) -> Iterator[str]:
     if settings.alerts and not settings.alerts.ping_url:
         yield (
             "pds:alerts.ping_url: without it there is no alert for a full volume, too many accounts, or backups that "
-            "fail: DigitalOcean sees none of them. Add the ping URL of a dead man's switch, for example a check of "
+            "fail: DigitalOcean monitors none of them. Add the ping URL of a dead man's switch, for example a check of "
             "healthchecks.io."
         )
     if settings.backup and not settings.alerts:

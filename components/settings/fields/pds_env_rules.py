@@ -161,7 +161,7 @@ RULES = (
 
 # common/dist/env.js: envBool, envInt (which reads leading digits only), envStr and envList
 KIND_RULES = (
-    Rule("bool", _like("true|1|false|0"), "the server takes {value} for unset.", 'Write "true" or "false", in quotes.'),
+    Rule("bool", _like("true|1|false|0"), "the server treats {value} as unset.", 'Write "true" or "false", in quotes.'),
     Rule("int", _like("-?[0-9]+"), "{value} is not a number.", 'Write digits, in quotes: "123".'),
 )
 """For every other name, by the kind that the server reads it as."""
@@ -169,7 +169,7 @@ KIND_RULES = (
 EXCLUDED = {
     # pds/dist/config/secrets.js
     "PDS_PLC_ROTATION_KEY_KMS_KEY_ID": (
-        "this PDS has its rotation key here, and the server takes no second one from a key service.",
+        "this PDS has its rotation key here, and the server accepts no second one from a key service.",
         "Remove it; a key of your own goes into 'secrets.plc_rotation_key'.",
     ),
 }
@@ -196,7 +196,7 @@ GROUPS = (
 def value_fault(key: str, name: str, value: str, *, kind: str, secret: bool) -> Fault | None:
     """The fault of the value of `name`, or None. A `secret` value is not shown."""
     if not value:
-        return Fault(key, "the server takes an empty value for unset.", "Write a value, or remove it.")
+        return Fault(key, "the server treats an empty value as unset.", "Write a value, or remove it.")
     if "\0" in value:
         return Fault(key, "no environment variable can hold a NUL character.", "Remove it.")
     by_name = (rule for rule in RULES if re.fullmatch(rule.names, name))

@@ -99,7 +99,7 @@ def test_accepts_short_secrets_of_the_old_server(alice: Owner) -> None:
         ({"PDS_JWT_SECRET": '"never closed'}, "quotation mark in line 3 is never closed"),
         ({"PDS_ADMIN_PASSWORD": "$ELSEWHERE"}, r"ELSEWHERE\} is not set in this file"),
         ({"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": "0" * 64}, "not a secp256k1 private key"),
-        ({"PDS_PLC_ROTATION_KEY_KMS_KEY_ID": "k"}, "lies in a KMS"),
+        ({"PDS_PLC_ROTATION_KEY_KMS_KEY_ID": "k"}, "is in a KMS"),
         ({"PDS_BLOBSTORE_S3_BUCKET": "blobs"}, "write 's3: {bucket: blobs"),
     ],
 )

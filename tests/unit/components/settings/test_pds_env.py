@@ -175,8 +175,8 @@ def test_refuses_an_added_name_that_the_server_does_not_read_or_an_option_owns(
 @pytest.mark.parametrize(
     ("name", "value", "problem", "remedy"),
     [
-        ("PDS_DEV_MODE", "yes", "'yes' for unset", '"true" or "false"'),
-        ("PDS_DEV_MODE", "True", "'True' for unset", '"true" or "false"'),
+        ("PDS_DEV_MODE", "yes", "'yes' as unset", '"true" or "false"'),
+        ("PDS_DEV_MODE", "True", "'True' as unset", '"true" or "false"'),
         ("PDS_MAX_SUBSCRIPTION_BUFFER", "many", "'many' is not a number", "digits"),
         ("PDS_MAX_SUBSCRIPTION_BUFFER", "\u0661", "is not a number", "digits"),
         ("PDS_SERVICE_NAME", "${NOMAD_JOB_NAME}", "interpolate", "'extra_secret_env'"),

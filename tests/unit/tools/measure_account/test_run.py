@@ -264,7 +264,7 @@ def test_names_what_it_cannot_remove(
     bench.strike = strike
     assert bench.run("--yes") == 2
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
-    found = re.search(r"Not removed: .*Run `python -m tools\.measure_account --remove (\S+)`", text)
+    found = re.search(r"Not removed: .*Run `venv/bin/python -m tools\.measure_account --remove (\S+)`", text)
     assert found, text
     assert "the API does not answer" in text
     bench.strike = lambda _call, _done: None
