@@ -13,8 +13,9 @@ LONG = --timeout=7200 -o faulthandler_timeout=7500
 # Chromium cancels requests when an interface of the machine changes, as it does when Docker starts a container.
 OWN_NETWORK = $(if $(filter 0,$(shell id -u)),unshare --net sh -c 'ip link set lo up && exec "$$0" "$$@"')
 
-# Processes that share the tests; each of them starts servers of its own.
-WORKERS ?= auto
+# Processes that share the tests; each of them starts servers of its own. One more than processors: a test on a real
+# server waits for a third of its time.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST = $(RUN) pytest -q -n $(WORKERS)
 
 # If this is set, as in many container images, every process compiles the program again.

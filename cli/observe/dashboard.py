@@ -81,7 +81,7 @@ def dashboard_server(tunnel: Path, password: str, port: int) -> Iterator[str]:
         ) from None
     server.tunnel = tunnel
     server.authorization = f"Basic {base64.b64encode(f'{USER}:{password}'.encode()).decode()}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         yield f"http://{_LOOPBACK}:{server.server_port}"

@@ -57,15 +57,18 @@ def test_every_file_in_the_schedule_exists() -> None:
     assert set(LONG) | ALONE <= {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
 
 
-def test_a_worker_takes_all_units_of_one_version_line_before_others(pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize(("workers", "first"), [(2, ["0.4", "0.5"]), (3, ["0.4", "0.5", ""])])
+def test_a_worker_takes_all_units_of_one_version_line_before_others(
+    pytestconfig: pytest.Config, workers: int, first: list[str]
+) -> None:
     files = ("a", "b", "c")
     collection = [f"tests/contract/test_{file}.py::test[{line}]" for file in files for line in ("0.4", "0.5")]
     collection += [f"tests/test_{file}.py::test" for file in files]
     config: Any = SimpleNamespace(
-        option=SimpleNamespace(loadscopereorder=True), getvalue=lambda name: ["popen"] * 2, hook=pytestconfig.hook
+        option=SimpleNamespace(loadscopereorder=True), getvalue=lambda name: ["popen"] * workers, hook=pytestconfig.hook
     )
     scheduler = Scheduler(config, SimpleNamespace(loadscopesched=lambda *_: None))
-    nodes: list[Any] = [Node(collection), Node(collection)]
+    nodes: list[Any] = [Node(collection) for _ in range(workers)]
     scheduler.numnodes = len(nodes)
     for node in nodes:
         scheduler.add_node(node)
@@ -75,6 +78,6 @@ def test_a_worker_takes_all_units_of_one_version_line_before_others(pytestconfig
         for node in nodes:
             if number < len(node.ran):
                 scheduler.mark_test_complete(node, collection.index(node.ran[number]))
-    assert sorted(nodes[0].ran + nodes[1].ran) == sorted(collection), "each test runs once"
+    assert sorted(nodeid for node in nodes for nodeid in node.ran) == sorted(collection), "each test runs once"
     lines = [[unit_of(nodeid)[1] for nodeid in node.ran] for node in nodes]
-    assert [row[:3] for row in lines] == [["0.4"] * 3, ["0.5"] * 3]
+    assert [row[:3] for row in lines] == [[line] * 3 for line in first]

@@ -2,7 +2,8 @@
 
 The tests of a file run on one worker, because each worker creates its own shared fixtures; tests on real servers are
 also split by version line. A worker takes all units of one version line before others, because a club with its history
-takes longer to create than most tests. Long files start first, so that the workers end at about the same time.
+takes longer to create than most tests. A worker for which no line is left takes units without one, and helps with
+another worker's line only at the end. Long files start first, so that the workers end at about the same time.
 """
 
 import re
@@ -75,10 +76,10 @@ class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         own, others = self._lines.get(node), {line for at, line in self._lines.items() if at != node}
-        for scope in self.workqueue:
-            line = scope.partition(" ")[2]
-            if line and (line == own if own else line not in others):
-                self.workqueue.move_to_end(scope, last=False)
+        lines = {scope: scope.partition(" ")[2] for scope in self.workqueue}
+        first = [scope for scope, line in lines.items() if line and (line == own if own else line not in others)]
+        if chosen := first or [scope for scope, line in lines.items() if not line]:
+            self.workqueue.move_to_end(chosen[0], last=False)
+            if line := lines[chosen[0]]:
                 self._lines[node] = line
-                break
         super()._assign_work_unit(node)

@@ -40,7 +40,7 @@ def forwarded(listen: Address, to: Address) -> Iterator[None]:
                 open_sockets.difference_update((client, server))
 
     with _Server(listen, Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
             yield

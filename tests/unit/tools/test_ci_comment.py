@@ -48,7 +48,7 @@ class GitHub:
         self.written: list[tuple[str, str, str]] = []
         self.tokens: dict[str, set[str | None]] = {"api": set(), "blob": set()}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 

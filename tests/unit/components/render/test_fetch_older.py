@@ -20,13 +20,13 @@ def _answer(exchange: Path, process: subprocess.Popen[str], *words: str) -> str:
     (exchange / "request.next").write_text(" ".join(words) + "\n")
     (exchange / "request.next").rename(exchange / "request")
     answer = exchange / "answer"
-    for _ in range(600):
+    for _ in range(3000):
         if answer.exists():
             text = answer.read_text().strip()
             answer.unlink()
             return text
         assert process.poll() is None, "Nomad would end the restore, too"
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise AssertionError("no answer")
 
 
@@ -36,6 +36,8 @@ def test_answers_in_every_run_and_continues_if_the_bucket_is_unreachable(tmp_pat
     (tmp_path / "restic_open.sh").write_text("echo away >&2\nexit 1\n")
     (tmp_path / "restic").write_text("#!/bin/sh\necho '[]'\n")
     (tmp_path / "restic").chmod(0o755)
+    (tmp_path / "sleep").write_text("#!/bin/sh\nexec /bin/sleep 0.05\n")
+    (tmp_path / "sleep").chmod(0o755)
     exchange = tmp_path / "older"
     exchange.mkdir()
     env = {
