@@ -5,6 +5,7 @@ creates and deletes all others.
 """
 
 import os
+import time
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from cli.errors import CommandError
+from components.takeover.rate_limit import seconds_until_next
 
 Json = dict[str, Any]
 
@@ -20,6 +22,8 @@ _PER_PAGE = 200
 """The API's maximum (digitalocean/openapi, parameters/per_page.yml)."""
 _PATIENCE = 30.0
 """Seconds for a response."""
+_RATE_PATIENCE = 65.0
+"""Seconds to wait for the rate limit: 250 requests a minute, of all programs with the token."""
 
 
 class DigitalOceanError(CommandError):
@@ -85,12 +89,7 @@ class DigitalOceanAccount:
         self._ask("DELETE", path, {})
 
     def _ask(self, method: str, path: str, query: dict[str, str], body: Json | None = None) -> Json | None:
-        try:
-            answer = self._client.request(method, f"/v2/{path}", params=query, json=body)
-        except httpx.HTTPError as error:
-            raise DigitalOceanError(
-                f"{self._client.base_url} does not answer ({type(error).__name__}: {error}). Try again when it does."
-            ) from None
+        answer = self._answer(method, path, query, body)
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
         if answer.status_code == httpx.codes.UNAUTHORIZED:
@@ -109,6 +108,24 @@ class DigitalOceanAccount:
             )
         found: Json = answer.json() if answer.content else {}
         return found
+
+    def _answer(self, method: str, path: str, query: dict[str, str], body: Json | None) -> httpx.Response:
+        """The answer; a request that is one too many is repeated when the API names, up to `_RATE_PATIENCE`."""
+        end = time.monotonic() + _RATE_PATIENCE
+        while True:
+            try:
+                answer = self._client.request(method, f"/v2/{path}", params=query, json=body)
+            except httpx.HTTPError as error:
+                text = f"{type(error).__name__}: {error}"
+                raise DigitalOceanError(
+                    f"{self._client.base_url} does not answer ({text}). Try again when it does."
+                ) from None
+            if answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                return answer
+            pause = seconds_until_next(answer.headers, time.time()) or 1.0
+            if time.monotonic() + pause > end:
+                return answer
+            time.sleep(pause)
 
 
 def _item(answer: Json) -> Json:

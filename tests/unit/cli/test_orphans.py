@@ -1,8 +1,10 @@
 """`./pds orphans` on a test account: resources that are only in the account or only in the state, and what to do."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -206,6 +208,21 @@ def test_reports_a_refused_token_and_an_api_that_does_not_answer(alice: Owner, m
         alice.look()
     alice.client.api.fail("GET", "/v2/droplets", "500", nth=1)
     with pytest.raises(DigitalOceanError, match="answered 500 to droplets"):
+        alice.look()
+
+
+def test_waits_for_the_rate_limit_as_long_as_the_api_says(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, time=time.time, monotonic=lambda: clock.now)
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    monkeypatch.setattr("cli.lib.digitalocean.time", clock)
+    expected = alice.look()
+    alice.client.api.fail("GET", "/v2/droplets", "429")
+    assert alice.look() == expected
+    assert clock.now == 1, "the header Retry-After of the double"
+    monkeypatch.setattr("cli.lib.digitalocean._RATE_PATIENCE", 2.0)
+    for nth in range(1, 4):
+        alice.client.api.fail("GET", "/v2/droplets", "429", nth=nth)
+    with pytest.raises(DigitalOceanError, match="answered 429 to droplets"):
         alice.look()
 
 
