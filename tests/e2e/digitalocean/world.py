@@ -267,8 +267,9 @@ class World:
 
     def settle(self) -> None:
         """End the actions whose time has come, oldest first."""
-        for action in sorted(self.actions.values(), key=lambda item: item.due):
-            if action.status != "in-progress" or time.monotonic() < action.due or self._is_stuck(action):
+        running = [action for action in self.actions.values() if action.status == "in-progress"]
+        for action in sorted(running, key=lambda item: item.due):
+            if time.monotonic() < action.due or self._is_stuck(action):
                 continue
             if action.work is not None:
                 if not action.work.done():
