@@ -62,7 +62,9 @@ def _files() -> dict[str, str]:
         timeout=600,
     ).stdout
     kinds = (".py", ".md", ".cjs", ".sh", ".yaml", ".json", ".toml", "Makefile", "pds")
-    names = [name for name in listed.splitlines() if name.endswith(kinds) and name not in ALLOWED and "lock" not in name]
+    names = [
+        name for name in listed.splitlines() if name.endswith(kinds) and name not in ALLOWED and "lock" not in name
+    ]
     return {name: (ROOT / name).read_text() for name in names}
 
 

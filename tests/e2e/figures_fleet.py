@@ -186,7 +186,7 @@ def _filled(fleet: Fleet) -> Iterator[MockNodes]:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(lambda item: register_club(fleet.ask, model, *item), todo))
         print(f"{len(todo)} clubs after {time.monotonic() - began:.0f} s", flush=True)
-        until_running(fleet.allocations, nodes, len(todo))
+        until_running(fleet, nodes, len(todo))
         print(f"all count as running after {time.monotonic() - began:.0f} s", flush=True)
         yield nodes
     finally:
@@ -217,15 +217,16 @@ def register_club(ask: Ask, model: Model, host: str, at: int, club: str) -> None
         ask("PUT", f"/v1/jobs?namespace={club}", {"Job": job})
 
 
-def until_running(allocations: Callable[[str], list[dict[str, Any]]], nodes: MockNodes, count: int) -> None:
+def until_running(servers: NomadServers, nodes: MockNodes, count: int) -> None:
     """Wait until so many allocations of mock nodes count as running. Raises TimeoutError."""
     end = time.monotonic() + _PATIENCE
     while True:
-        running = [item for item in allocations("running") if item["NodeID"] in nodes.secrets]
+        running = [item for item in servers.allocations("running") if item["NodeID"] in nodes.secrets]
         if len(running) >= count:
             return
         if time.monotonic() > end:
-            raise TimeoutError(f"{len(running)} of {count} clubs count as running; {nodes.errors[-3:]}")
+            blocked = servers.ask("GET", "/v1/evaluations?namespace=*&status=blocked") or []
+            raise TimeoutError(f"{len(running)} of {count} clubs count as running; {nodes.errors[-3:]} {blocked[:2]}")
         time.sleep(3)
 
 

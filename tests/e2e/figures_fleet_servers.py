@@ -97,7 +97,7 @@ def main() -> int:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 list(pool.map(lambda item: register_club(servers.ask, model, *item), todo))
             print(f"{len(todo)} clubs after {time.monotonic() - began:.0f} s", flush=True)
-            until_running(servers.allocations, nodes, len(todo))
+            until_running(servers, nodes, len(todo))
             print(f"all count as running after {time.monotonic() - began:.0f} s", flush=True)
             memory = servers.memory()
             table.add_row(f"{len(hosts)} hosts, {len(todo)} clubs", _placed(servers, model, "last"), memory)
