@@ -4,12 +4,10 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from components.takeover.decide import (
     DETACH_SECONDS,
-    Action,
-    Droplet,
     Heard,
     HostView,
     Node,
@@ -19,7 +17,9 @@ from components.takeover.decide import (
     no_spare,
     spares_of,
 )
+from components.takeover.interfaces import Cloud, ClusterHost, Servers
 from components.takeover.services import Limited, Refused, Unavailable
+from components.takeover.spares import OtherHosts
 
 LEASE_SECONDS = 60.0
 LONGEST_LEASE_SECONDS = 2 * LEASE_SECONDS
@@ -33,35 +33,6 @@ RATE = "(rate)"
 _TRIES = 5
 SETTLED = frozenset({"fine", "foreign", "refused"})
 """Steps of a host with which nothing is under way."""
-
-
-class Cloud(Protocol):
-    """DigitalOcean (`services.py`)."""
-
-    def workers(self, tag: str) -> dict[int, Droplet]: ...
-    def carrier(self, volume: str) -> int | None: ...
-    def actions(self, volume: str) -> tuple[Action, ...]: ...
-    def address_at(self, address: str) -> int | None: ...
-    def detach(self, volume: str, droplet: int) -> None: ...
-    def attach(self, volume: str, droplet: int) -> None: ...
-    def assign(self, address: str, droplet: int) -> None: ...
-
-
-class Servers(Protocol):
-    """Nomad (`services.py`)."""
-
-    def node(self, datacenter: str) -> Node | None: ...
-    def state(self) -> tuple[dict[str, str], int]: ...
-    def write(self, items: Mapping[str, str], index: int) -> bool: ...
-
-
-@dataclass(frozen=True)
-class ClusterHost:
-    """A host's volume and address."""
-
-    name: str
-    volume: str
-    address: str
 
 
 @dataclass
@@ -185,7 +156,7 @@ class Passes:
         """The spare that this host may get, beside those that other hosts need. Raises Unavailable."""
         droplets, retired = self.cloud.workers(self.tag), self.retired()
         spares = sorted(spares_of(droplets, retired))
-        return spares[0] if len(spares) > len(self._promised(place, droplets, retired)) else None
+        return spares[0] if len(spares) > len(self._beside(place).promised(droplets, retired)) else None
 
     def retire(self, droplet: int, host: str | None = UPGRADE) -> None:
         """Let a worker get no host any more, because it is about to be rebuilt, or to lose `host`; with None it may get
@@ -233,7 +204,7 @@ class Passes:
         if step.kind == "attach":
             # A droplet shows a volume only when its attach is over, so the spare is chosen again after this question.
             # An attach that does not end, or of which DigitalOcean does not tell, has the lowest spare: skip it.
-            attaching = self._attaching(place)
+            attaching = self._beside(place).attaching(self.cloud.workers(self.tag))
             for name, since in attaching.items():
                 if self.now() - since <= DETACH_SECONDS:
                     return Step("wait", f"host {place.name}: waits for the attach of host {name}")
@@ -256,65 +227,14 @@ class Passes:
         step = decide(host, droplets, retired, self.now(), self.rules, heard)
         if step.kind in ("retire", "detach"):
             before = self.places if step.kind == "retire" else self.places[: self.places.index(place)]
-            promised = self._promised(place, droplets, retired, before)
+            promised = self._beside(place).promised(droplets, retired, before)
             if len(spares_of(droplets, retired)) <= len(promised):
                 besides = f" besides that for {', '.join(promised)}"
                 step = Step("ask", f"host {place.name} is down, and {no_spare(host.cluster, besides)}")
         return host, step
 
-    def _promised(
-        self,
-        place: ClusterHost,
-        droplets: Mapping[int, Droplet],
-        retired: Mapping[int, str],
-        leaving: Iterable[ClusterHost] | None = None,
-    ) -> list[str]:
-        """The other hosts that need a spare: no droplet has their volume, or it leaves a retired one.
-
-        `leaving`: of which hosts the latter counts; all, if not given. If two programs have retired the droplets of two
-        hosts for one spare, the first host gets it.
-        """
-        on = {volume: droplet.number for droplet in droplets.values() for volume in droplet.volumes}
-        counted = set(self.places if leaving is None else leaving)
-        found = []
-        for other in self.places:
-            if other == place:
-                continue
-            carrier = on.get(other.volume)
-            if (other in counted and carrier in retired) or (carrier is None and self._is_on_no_other(other, droplets)):
-                found.append(f"host {other.name}")
-        return found
-
-    def _is_on_no_other(self, place: ClusterHost, droplets: Mapping[int, Droplet]) -> bool:
-        """Whether the volume is on no droplet that is not a worker. A worker may have got it a moment ago."""
-        try:
-            carrier = self.cloud.carrier(place.volume)
-        except Refused as error:
-            if error.status != 404:
-                raise
-            return False
-        return carrier is None or carrier in droplets
-
-    def _attaching(self, place: ClusterHost) -> dict[str, float]:
-        """The other hosts that are being attached, and since when; since 0 if DigitalOcean does not tell."""
-        on = {volume for droplet in self.cloud.workers(self.tag).values() for volume in droplet.volumes}
-        found = {}
-        for other in self.places:
-            if other == place or other.volume in on:
-                continue
-            try:
-                actions = self.cloud.actions(other.volume)
-            except Unavailable:
-                found[other.name] = 0.0
-                continue
-            except Refused as error:
-                if error.status != 404:
-                    raise
-                continue
-            for action in actions:
-                if (action.kind, action.status) == ("attach", "in-progress"):
-                    found[other.name] = action.started
-        return found
+    def _beside(self, place: ClusterHost) -> OtherHosts:
+        return OtherHosts(self.cloud, self.places, place)
 
     def _do(self, step: Step, place: ClusterHost) -> None:
         if step.kind == "retire":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from components.takeover.decide import Action, Droplet, Node
-from components.takeover.passes import ClusterHost
+from components.takeover.interfaces import ClusterHost
 from components.takeover.services import Refused, Unavailable
 
 ACTION_SECONDS = 3.0

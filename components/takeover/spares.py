@@ -1,0 +1,70 @@
+"""Which spares other hosts need or are about to get. A spare is for one host."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from components.takeover.decide import Droplet
+from components.takeover.interfaces import Cloud, ClusterHost
+from components.takeover.services import Refused, Unavailable
+
+
+@dataclass(frozen=True)
+class OtherHosts:
+    """The other hosts of a cluster beside `place`."""
+
+    cloud: Cloud
+    places: tuple[ClusterHost, ...]
+    place: ClusterHost
+
+    def promised(
+        self,
+        droplets: Mapping[int, Droplet],
+        retired: Mapping[int, str],
+        leaving: Iterable[ClusterHost] | None = None,
+    ) -> list[str]:
+        """The other hosts that need a spare: no droplet has their volume, or it leaves a retired one.
+
+        `leaving`: of which hosts the latter counts; all, if not given. If two programs have retired the droplets of two
+        hosts for one spare, the first host gets it.
+        """
+        on = {volume: droplet.number for droplet in droplets.values() for volume in droplet.volumes}
+        counted = set(self.places if leaving is None else leaving)
+        found = []
+        for other in self.places:
+            if other == self.place:
+                continue
+            carrier = on.get(other.volume)
+            if (other in counted and carrier in retired) or (carrier is None and self._is_on_no_other(other, droplets)):
+                found.append(f"host {other.name}")
+        return found
+
+    def _is_on_no_other(self, other: ClusterHost, droplets: Mapping[int, Droplet]) -> bool:
+        """Whether the volume is on no droplet that is not a worker. A worker may have got it a moment ago."""
+        try:
+            carrier = self.cloud.carrier(other.volume)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return False
+        return carrier is None or carrier in droplets
+
+    def attaching(self, droplets: Mapping[int, Droplet]) -> dict[str, float]:
+        """Those that are being attached, and since when; since 0 if DigitalOcean does not tell."""
+        on = {volume for droplet in droplets.values() for volume in droplet.volumes}
+        found = {}
+        for other in self.places:
+            if other == self.place or other.volume in on:
+                continue
+            try:
+                actions = self.cloud.actions(other.volume)
+            except Unavailable:
+                found[other.name] = 0.0
+                continue
+            except Refused as error:
+                if error.status != 404:
+                    raise
+                continue
+            for action in actions:
+                if (action.kind, action.status) == ("attach", "in-progress"):
+                    found[other.name] = action.started
+        return found
