@@ -44,6 +44,21 @@ class Action:
     started: float
 
 
+def running_action(actions: Collection[Action]) -> Action | None:
+    """The action on a volume that is in progress.
+
+    DigitalOcean refuses an action while another one runs, so one that a later one follows is over, even if it stays
+    listed as in progress. A detach is over for certain only after a later attach or detach: until then the old droplet
+    may still write, whatever else happened to the volume.
+    """
+
+    def is_followed(action: Action) -> bool:
+        later = [a.kind for a in actions if a.started > action.started]
+        return bool({"attach", "detach"} & set(later) if action.kind == "detach" else later)
+
+    return next((a for a in actions if a.status == "in-progress" and not is_followed(a)), None)
+
+
 @dataclass(frozen=True)
 class Node:
     """The Nomad node of a host, which keeps its ID on the volume."""
@@ -86,9 +101,14 @@ class HostView:
         return bool(self.node and self.node.is_ready and self.node.droplet in (None, self.carrier))
 
     @property
+    def running(self) -> Action | None:
+        """The action on the volume that is in progress."""
+        return running_action(self.actions)
+
+    @property
     def is_busy(self) -> bool:
         """Whether an action on the volume is in progress."""
-        return any(action.status == "in-progress" for action in self.actions)
+        return self.running is not None
 
     @property
     def attached_at(self) -> float:
@@ -114,7 +134,7 @@ class HostView:
     @property
     def detaching_since(self) -> float | None:
         """When the detach in progress was requested; None if none is in progress."""
-        return next((a.started for a in self.actions if (a.kind, a.status) == ("detach", "in-progress")), None)
+        return self.running.started if self.running and self.running.kind == "detach" else None
 
 
 @dataclass(frozen=True)
@@ -175,8 +195,8 @@ def decide(
     `droplets` are the workers. `retired` are those that lost a host once: they may be dead, or alive with I/O errors,
     and get no host until they are rebuilt. `heard` is about all hosts.
     """
-    if host.is_busy:
-        return _in_progress(host, now, rules)
+    if host.running:
+        return _in_progress(host, host.running, now, rules)
     if host.carrier is None:
         spare = choose_spare(droplets, retired)
         if spare is None:
@@ -222,8 +242,7 @@ def no_spare(cluster: str, besides: str = "") -> str:
     )
 
 
-def _in_progress(host: HostView, now: float, rules: Rules) -> Step:
-    running = next(action for action in host.actions if action.status == "in-progress")
+def _in_progress(host: HostView, running: Action, now: float, rules: Rules) -> Step:
     if running.kind == "detach" and now - running.started > DETACH_SECONDS:
         return Step("ask", _stuck(host, rules))
     if now - running.started > DETACH_SECONDS:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from components.takeover.decide import Droplet
+from components.takeover.decide import Droplet, running_action
 from components.takeover.interfaces import Cloud, ClusterHost
 from components.takeover.services import Refused, Unavailable
 
@@ -64,7 +64,7 @@ class OtherHosts:
                 if error.status != 404:
                     raise
                 continue
-            for action in actions:
-                if (action.kind, action.status) == ("attach", "in-progress"):
-                    found[other.name] = action.started
+            running = running_action(actions)
+            if running and running.kind == "attach":
+                found[other.name] = running.started
         return found

@@ -34,6 +34,12 @@ class _Volume:
     assigning: tuple[int, float] | None = None
     """The droplet that the address is being assigned to, and since when."""
 
+    @property
+    def running(self) -> Action | None:
+        """The newest action, if it is in progress: an older one is over, whatever the list shows."""
+        newest = self.actions[-1:]
+        return newest[0] if newest and newest[0].status == "in-progress" else None
+
 
 class FakeCluster:
     """Both services: `cloud` and `servers` of `Passes`. `before` and `after` run around each call, with its number."""
@@ -82,7 +88,7 @@ class FakeCluster:
         for name, volume in self.volumes.items():
             if volume.assigning and self.time - volume.assigning[1] >= ACTION_SECONDS:
                 volume.address_at, volume.assigning = volume.assigning[0], None
-            action = next((item for item in volume.actions if item.status == "in-progress"), None)
+            action = volume.running
             if action is None or self.time - action.started < ACTION_SECONDS:
                 continue
             if action.kind == "detach" and self.detaches_never_end:
@@ -163,7 +169,7 @@ class FakeCluster:
         self._called()
 
     def _begin(self, volume: _Volume, kind: str, then: int | None) -> None:
-        if any(action.status == "in-progress" for action in volume.actions):
+        if volume.running:
             raise Refused(422, "Volume has a pending event")
         volume.actions.append(Action(kind, "in-progress", self.time))
         volume.then = then

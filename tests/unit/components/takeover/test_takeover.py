@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Action, Heard, Node, Rules, Step
+from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Action, Heard, Node, Rules, Step, running_action
 from components.takeover.passes import Passes
 from components.takeover.services import Unavailable
 from tests.support.fake_cluster import FakeCluster, KilledError, dies_at, fails_at
@@ -338,3 +338,20 @@ def test_a_program_that_gives_its_lease_back_holds_no_other() -> None:
     assert len(second.once()) == 1, "only its holder gives it back"
     first.give_back()
     assert len(second.once()) == 2
+
+
+def test_an_action_that_stays_listed_as_in_progress_stops_no_takeover() -> None:
+    cluster = _cut()
+    cluster.volumes["a"].actions += [
+        Action("resize", "in-progress", cluster.time - 90_000),
+        Action("resize", "completed", cluster.time - 80_000),
+    ]
+    _run(cluster, _passes(cluster), 120)
+    _is_well(cluster)
+
+
+@pytest.mark.parametrize(("later", "is_over"), [("resize", False), ("attach", True), ("detach", True)])
+def test_a_detach_in_progress_is_over_only_after_a_later_attach_or_detach(later: str, is_over: bool) -> None:
+    detach = Action("detach", "in-progress", 100.0)
+    assert running_action((detach, Action(later, "completed", 200.0))) == (None if is_over else detach)
+    assert running_action((Action(later, "completed", 100.0), detach)) == detach, "it is not older"
