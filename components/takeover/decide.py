@@ -112,8 +112,9 @@ class HostView:
 
     @property
     def attached_at(self) -> float:
-        """When the volume was last attached by an action; 0 if never."""
-        return max((a.started for a in self.actions if a.kind == "attach" and a.status != "errored"), default=0.0)
+        """When the volume was last attached by an action; 0 if never. The last attach is how the carrier got it, even
+        if DigitalOcean calls that attach errored."""
+        return max((a.started for a in self.actions if a.kind == "attach"), default=0.0)
 
     @property
     def was_moved(self) -> bool:
