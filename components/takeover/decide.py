@@ -20,6 +20,10 @@ from dataclasses import dataclass, field
 SETTLE_SECONDS = 900
 """Time that a host has to become a Nomad node after its volume was attached, and time before it is moved again."""
 
+STARTS = 2
+"""Droplets on which a host's node may fail to start before a person is asked: the cause may be the volume, which no
+other droplet mends."""
+
 DETACH_SECONDS = 300
 """Time after the first request of a detach at which a person is asked."""
 
@@ -122,6 +126,13 @@ class HostView:
         return any(a.kind == "detach" and a.started <= self.attached_at for a in self.actions)
 
     @property
+    def failed_starts(self) -> int:
+        """How many droplets got the volume since Nomad last heard of its node."""
+        since = self.node.since if self.node else 0.0
+        attaches = [a for a in self.actions if a.kind == "attach" and a.started > since]
+        return sum(a.status != "errored" or a.started == self.attached_at for a in attaches)
+
+    @property
     def first_detach(self) -> float | None:
         """When the detach from the present carrier was first requested while its node is down; None if it was not.
 
@@ -215,6 +226,8 @@ def decide(
         return _follow(host) or Step("ask", _elsewhere(host, host.node))
     if heard.is_too_little and not leaves:
         return _follow(host) or Step("ask", _cut_off(host, heard))
+    if host.failed_starts >= STARTS and not leaves:
+        return Step("ask", _does_not_start(host))
     if choose_spare(droplets, retired) is None:
         return Step("ask", f"host {host.name} is down, and {no_spare(host.cluster)}")
     if not leaves and host.first_detach is not None and now - host.first_detach > DETACH_SECONDS:
@@ -290,6 +303,15 @@ def _elsewhere(host: HostView, node: Node) -> str:
         f"host {host.name}: its node is ready and names droplet {node.droplet}, but its volume is on droplet "
         f"{host.carrier}. Nothing is moved. If its clubs answer, run `./pds ssh {host.cluster} --host {host.name} -- "
         f"systemctl restart nomad.service`, which loses nothing. If not, run `./pds repair {host.cluster}`"
+    )
+
+
+def _does_not_start(host: HostView) -> str:
+    return (
+        f"host {host.name}: as far as Nomad knows, its node started on none of the last {host.failed_starts} droplets "
+        "that got its volume. It is not moved again, because the volume may be the cause, and a check of its file "
+        f"system may still run. Read `./pds ssh {host.cluster} --host {host.name} -- journalctl -u 'pds-carry@*' -u "
+        f"pds-volume-prepare`. If the droplet is the cause, run `./pds repair {host.cluster}`"
     )
 
 

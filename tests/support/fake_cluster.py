@@ -67,6 +67,8 @@ class FakeCluster:
         self.detaches_never_end = False
         self.detaches_fail = False
         self.attaches_never_end: set[str] = set()
+        self.never_starts: set[str] = set()
+        """Hosts whose node starts on no droplet that gets the volume from now on."""
         self._nested = False
 
     @property
@@ -102,7 +104,7 @@ class FakeCluster:
             if failed:
                 continue
             volume.carrier = volume.then
-            if volume.carrier and self.alive[volume.carrier]:
+            if volume.carrier and self.alive[volume.carrier] and name not in self.never_starts:
                 volume.ready_at = self.time + BOOT_SECONDS
                 self.down_since.pop(name, None)
 

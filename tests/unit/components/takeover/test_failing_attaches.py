@@ -1,7 +1,7 @@
 """An attach that fails, or seems to fail, and a volume with which no node starts: the host comes back, or a person is
 told before the spares are used up."""
 
-from components.takeover.decide import Action, Rules, Step
+from components.takeover.decide import SETTLE_SECONDS, Action, Rules, Step
 from components.takeover.passes import Passes
 from tests.support.fake_cluster import FakeCluster
 
@@ -38,3 +38,29 @@ def test_a_host_stays_where_an_attach_worked_that_is_listed_as_errored() -> None
     _run(cluster, passes, 600)
     assert cluster.volumes["a"].carrier == 3
     assert cluster.volumes["a"].address_at == 3
+
+
+def test_a_volume_with_which_no_node_starts_leaves_a_spare_to_the_other_hosts() -> None:
+    cluster = _cut(workers=5)
+    cluster.never_starts = {"a"}
+    passes = _passes(cluster)
+    steps = _run(cluster, passes, 4 * SETTLE_SECONDS)
+    assert cluster.volumes["a"].carrier == 4, "the first droplet may have been the cause, the second was not"
+    assert steps[0].kind == "ask"
+    assert "its node started on none of the last 2 droplets" in steps[0].text
+    assert passes.spare_for(cluster.places[1]) == 5
+
+
+def test_a_person_moves_a_host_whose_node_did_not_start() -> None:
+    cluster = _cut(workers=5)
+    cluster.never_starts = {"a"}
+    _run(cluster, _passes(cluster), 4 * SETTLE_SECONDS)
+    _run(cluster, _passes(cluster, Rules(leave={"a"})), 10)
+    assert cluster.volumes["a"].carrier is None
+
+
+def test_a_host_that_was_moved_in_earlier_outages_is_moved_again() -> None:
+    cluster = _cut(workers=3)
+    cluster.volumes["a"].actions += [Action("attach", "completed", cluster.time - ago) for ago in (9e5, 8e5, 7e5)]
+    _run(cluster, _passes(cluster), 120)
+    assert cluster.volumes["a"].carrier == 3
