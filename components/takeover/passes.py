@@ -173,6 +173,11 @@ class Passes:
                 return
         raise Unavailable("Another program keeps changing the Nomad variable takeover/state")
 
+    def _readmit(self, droplet: int, place: ClusterHost) -> None:
+        """A host that is well does not leave its droplet. Another one may."""
+        if self.retired().get(droplet) in (place.name, UPGRADE):
+            self.retire(droplet, None)
+
     def take_lease(self) -> bool:
         """Whether this program may act now. Only for order: each step is safe with two programs at once. Raises
         Unavailable."""
@@ -217,7 +222,7 @@ class Passes:
             # Another program was faster, or the droplet has a pending event: the next pass sees what is true.
             return Step("wait", f"{step.text}: refused ({error})")
         if step.kind == "fine" and host.carrier is not None:
-            self.retire(host.carrier, None)
+            self._readmit(host.carrier, place)
         return step
 
     def _decided(self, place: ClusterHost, heard: Heard, skipped: int = 0) -> tuple[HostView, Step]:
@@ -234,7 +239,7 @@ class Passes:
         return host, step
 
     def _beside(self, place: ClusterHost) -> OtherHosts:
-        return OtherHosts(self.cloud, self.places, place)
+        return OtherHosts(self.cloud, self.servers, self.places, place)
 
     def _do(self, step: Step, place: ClusterHost) -> None:
         if step.kind == "retire":

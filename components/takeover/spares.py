@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from components.takeover.decide import Droplet, running_action
-from components.takeover.interfaces import Cloud, ClusterHost
+from components.takeover.interfaces import Cloud, ClusterHost, Servers
 from components.takeover.services import Refused, Unavailable
 
 
@@ -13,6 +13,7 @@ class OtherHosts:
     """The other hosts of a cluster beside `place`."""
 
     cloud: Cloud
+    servers: Servers
     places: tuple[ClusterHost, ...]
     place: ClusterHost
 
@@ -34,9 +35,21 @@ class OtherHosts:
             if other == self.place:
                 continue
             carrier = on.get(other.volume)
-            if (other in counted and carrier in retired) or (carrier is None and self._is_on_no_other(other, droplets)):
+            if carrier is None:
+                needs = self._is_on_no_other(other, droplets)
+            else:
+                needs = other in counted and carrier in retired and self._leaves(other, retired[carrier])
+            if needs:
                 found.append(f"host {other.name}")
         return found
+
+    def _leaves(self, other: ClusterHost, note: str) -> bool:
+        """Whether the host leaves its retired droplet. The note may be that of another host, whose volume was on the
+        same droplet: a host whose node is ready stays there."""
+        if note == other.name:
+            return True
+        node = self.servers.node(other.name)
+        return node is None or not node.is_ready
 
     def _is_on_no_other(self, other: ClusterHost, droplets: Mapping[int, Droplet]) -> bool:
         """Whether the volume is on no droplet that is not a worker. A worker may have got it a moment ago."""

@@ -155,3 +155,44 @@ def test_an_attach_that_does_not_end_is_told_and_the_next_host_takes_another_spa
     assert steps[0].kind == "ask"
     assert "the attach of its volume is not over after 300 s" in steps[0].text
     assert cluster.violations == []
+
+
+def _two_on_one_droplet() -> FakeCluster:
+    """The volumes of hosts a and b are on droplet 1, and host b is down: a droplet has one reserved IP."""
+    cluster = FakeCluster({"a": 1, "b": 1, "c": 2, "d": 3, "e": 4}, workers=5)
+    cluster.volumes["b"].address_at = None
+    cluster.down_since["b"] = cluster.time - 2000
+    return cluster
+
+
+def test_a_host_leaves_a_droplet_on_which_another_one_is_well() -> None:
+    cluster = _two_on_one_droplet()
+    for _ in range(20):
+        if cluster.volumes["b"].carrier != 1:
+            break
+        _passes(cluster, Rules(leave={"b"})).once()
+        cluster.pass_time(4)
+    _run(cluster, _passes(cluster), 60)
+    assert _carriers(cluster) == {"a": 1, "b": 5, "c": 2, "d": 3, "e": 4}
+    assert all(map(cluster.is_serving, "abcde"))
+
+
+@pytest.mark.parametrize("noted", ["a", "b"])
+def test_of_two_dead_hosts_on_one_droplet_the_one_without_a_spare_stays_there(noted: str) -> None:
+    cluster = _two_on_one_droplet()
+    cluster.items["retired"] = f'{{"1": "{noted}"}}'
+    cluster.cut_power(1)
+    _run(cluster, _passes(cluster), 300)
+    assert sorted(_carriers(cluster)[name] or 0 for name in "ab") == [1, 5]
+
+
+def test_a_host_on_the_droplet_that_another_one_left_gets_a_spare_before_a_third() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2, "c": 3, "d": 4}, workers=5)
+    cluster.items["retired"] = '{"1": "d"}'
+    cluster.cut_power(1)
+    cluster.cut_power(2)
+    for seconds in range(120):
+        steps = _passes(cluster).once()
+        assert {step.kind for step in steps if "host b" in step.text} <= {"ask", "wait"}, f"after {seconds} s"
+        cluster.pass_time(1)
+    assert _carriers(cluster) == {"a": 5, "b": 2, "c": 3, "d": 4}
