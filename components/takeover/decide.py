@@ -63,6 +63,12 @@ def running_action(actions: Collection[Action]) -> Action | None:
     return next((a for a in actions if a.status == "in-progress" and not is_followed(a)), None)
 
 
+def failed_attaches(actions: Collection[Action]) -> int:
+    """How many attaches failed since the last detach."""
+    detached = max((a.started for a in actions if a.kind == "detach"), default=0.0)
+    return sum((a.kind, a.status) == ("attach", "errored") and a.started >= detached for a in actions)
+
+
 @dataclass(frozen=True)
 class Node:
     """The Nomad node of a host, which keeps its ID on the volume."""

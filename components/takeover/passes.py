@@ -14,12 +14,13 @@ from components.takeover.decide import (
     Rules,
     Step,
     decide,
+    failed_attaches,
     no_spare,
     spares_of,
 )
 from components.takeover.interfaces import Cloud, ClusterHost, Servers
 from components.takeover.services import Limited, Refused, Unavailable
-from components.takeover.spares import OtherHosts
+from components.takeover.spares import Attaching, OtherHosts
 
 LEASE_SECONDS = 60.0
 LONGEST_LEASE_SECONDS = 2 * LEASE_SECONDS
@@ -57,6 +58,8 @@ class Passes:
     """After a pass that was cut short: the time until DigitalOcean takes the next request."""
     _unknown: dict[str, float] = field(default_factory=dict)
     """Hosts without a node, and since when this program sees none."""
+    _refused: dict[str, int] = field(default_factory=dict)
+    """How many attaches of a host DigitalOcean refused, which leaves no action. The next one is to another spare."""
     _leased_until: float = 0.0
     """The end of the lease that this program wrote last."""
     _back_since: float = 0.0
@@ -208,27 +211,38 @@ class Passes:
         host, step = self._decided(place, heard)
         if step.kind == "attach":
             # A droplet shows a volume only when its attach is over, so the spare is chosen again after this question.
-            # An attach that does not end, or of which DigitalOcean does not tell, has the lowest spare: skip it.
+            # An attach that does not end, or of which DigitalOcean does not tell, has a spare: skip it.
             attaching = self._beside(place).attaching(self.cloud.workers(self.tag))
-            for name, since in attaching.items():
+            for name, since in attaching.since.items():
                 if self.now() - since <= DETACH_SECONDS:
                     return Step("wait", f"host {place.name}: waits for the attach of host {name}")
-            host, step = self._decided(place, heard, skipped=len(attaching))
+            host, step = self._decided(place, heard, attaching)
         try:
             self._do(step, place)
         except Refused as error:
             if error.status in (401, 403):
                 raise  # the token lacks a right, and will lack it the next time
             # Another program was faster, or the droplet has a pending event: the next pass sees what is true.
+            if step.kind == "attach":
+                self._refused[place.name] = self._refused.get(place.name, 0) + 1
             return Step("wait", f"{step.text}: refused ({error})")
+        if host.carrier is not None:
+            self._refused.pop(place.name, None)
         if step.kind == "fine" and host.carrier is not None:
             self._readmit(host.carrier, place)
         return step
 
-    def _decided(self, place: ClusterHost, heard: Heard, skipped: int = 0) -> tuple[HostView, Step]:
+    def _decided(self, place: ClusterHost, heard: Heard, attaching: Attaching | None = None) -> tuple[HostView, Step]:
+        """With `attaching`, those hosts' spares are no choice. After a failed attach it is the next spare's turn."""
         host, droplets, retired = self.view(place), dict(self.cloud.workers(self.tag)), self.retired()
-        for number in sorted(spares_of(droplets, retired))[:skipped]:
-            del droplets[number]
+        if attaching:
+            spares = spares_of(droplets, retired)
+            free = sorted(set(spares) - attaching.droplets)
+            for name in attaching.since:
+                free = self._without_turn(free, name, attaching.failed.get(name, 0))
+            chosen = set(free) - set(self._without_turn(free, place.name, failed_attaches(host.actions)))
+            for number in set(spares) - {*chosen, host.carrier}:
+                del droplets[number]
         step = decide(host, droplets, retired, self.now(), self.rules, heard)
         if step.kind in ("retire", "detach"):
             before = self.places if step.kind == "retire" else self.places[: self.places.index(place)]
@@ -237,6 +251,11 @@ class Passes:
                 besides = f" besides that for {', '.join(promised)}"
                 step = Step("ask", f"host {place.name} is down, and {no_spare(host.cluster, besides)}")
         return host, step
+
+    def _without_turn(self, free: list[int], host: str, failed: int) -> list[int]:
+        """The spares without the one whose turn it is for a host of which so many attaches failed."""
+        turn = (failed + self._refused.get(host, 0)) % max(len(free), 1)
+        return free[:turn] + free[turn + 1 :]
 
     def _beside(self, place: ClusterHost) -> OtherHosts:
         return OtherHosts(self.cloud, self.servers, self.places, place)

@@ -42,16 +42,23 @@ class Reporter:
         self._cluster, self._send, self._now = cluster, send, now
         self._last: dict[str, float] = {}
         self._waits: dict[str, float] = {}
+        self._done: dict[str, set[str]] = {}
 
     def report(self, host: str, step: Step) -> None:
-        """Report a step of a host; '' is all hosts. What is waited for too long is for a person."""
-        if step.kind != "wait":
+        """Report a step of a host; '' is all hosts. What is waited for too long is for a person. A step of a move is
+        progress only once: an attach that fails is repeated."""
+        if step.kind not in ("wait", "fine"):
+            self.tell(step.text, urgent=step.kind in ("ask", "foreign", "refused"))
+        now, done = self._now(), self._done.setdefault(host, set())
+        if step.kind not in ("wait", *_MOVING):
             self._waits.pop(host, None)
-            if step.kind != "fine":
-                self.tell(step.text, urgent=step.kind in ("ask", "foreign", "refused"))
-        elif self._now() - self._waits.setdefault(host, self._now()) > DETACH_SECONDS:
+            done.clear()
+        elif step.kind in _MOVING and step.text not in done:
+            self._waits[host] = now
+            done.add(step.text)
+        elif now - self._waits.setdefault(host, now) > DETACH_SECONDS:
             self.tell(_no_progress(host, step.text), urgent=True)
-        else:
+        elif step.kind == "wait":
             self._once(step.text, print)
 
     def tell(self, text: str, *, urgent: bool) -> None:

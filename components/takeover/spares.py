@@ -3,9 +3,21 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from components.takeover.decide import Droplet, running_action
+from components.takeover.decide import Droplet, failed_attaches, running_action
 from components.takeover.interfaces import Cloud, ClusterHost, Servers
 from components.takeover.services import Refused, Unavailable
+
+
+@dataclass(frozen=True)
+class Attaching:
+    """Hosts whose volume is on its way to a droplet."""
+
+    since: Mapping[str, float]
+    """Those on their way to an unknown droplet, and since when; since 0 if DigitalOcean does not tell."""
+    failed: Mapping[str, int]
+    """How many attaches of these failed before."""
+    droplets: frozenset[int]
+    """Droplets that have a volume which their own list does not show yet."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +73,25 @@ class OtherHosts:
             return False
         return carrier is None or carrier in droplets
 
-    def attaching(self, droplets: Mapping[int, Droplet]) -> dict[str, float]:
-        """Those that are being attached, and since when; since 0 if DigitalOcean does not tell."""
+    def attaching(self, droplets: Mapping[int, Droplet]) -> Attaching:
+        """Those that are being attached, or were a moment ago."""
         on = {volume for droplet in droplets.values() for volume in droplet.volumes}
-        found = {}
+        since, failed, carriers = {}, {}, set()
         for other in self.places:
             if other == self.place or other.volume in on:
                 continue
             try:
                 actions = self.cloud.actions(other.volume)
+                carrier = self.cloud.carrier(other.volume)
             except Unavailable:
-                found[other.name] = 0.0
+                since[other.name] = 0.0
                 continue
             except Refused as error:
                 if error.status != 404:
                     raise
                 continue
-            running = running_action(actions)
-            if running and running.kind == "attach":
-                found[other.name] = running.started
-        return found
+            if carrier is not None:
+                carriers.add(carrier)
+            elif (running := running_action(actions)) and running.kind == "attach":
+                since[other.name], failed[other.name] = running.started, failed_attaches(actions)
+        return Attaching(since, failed, frozenset(carriers))

@@ -67,6 +67,10 @@ class FakeCluster:
         self.detaches_never_end = False
         self.detaches_fail = False
         self.attaches_never_end: set[str] = set()
+        self.attaches_fail: set[int] = set()
+        """Droplets to which an attach ends as errored."""
+        self.attaches_refused: set[int] = set()
+        """Droplets to which an attach is refused, which leaves no action."""
         self.never_starts: set[str] = set()
         """Hosts whose node starts on no droplet that gets the volume from now on."""
         self._nested = False
@@ -97,7 +101,7 @@ class FakeCluster:
                 continue
             if action.kind == "attach" and name in self.attaches_never_end:
                 continue
-            failed = action.kind == "detach" and self.detaches_fail
+            failed = self.detaches_fail if action.kind == "detach" else volume.then in self.attaches_fail
             volume.actions[volume.actions.index(action)] = Action(
                 action.kind, "errored" if failed else "completed", action.started
             )
@@ -167,6 +171,8 @@ class FakeCluster:
             self.violations.append(f"an attach of {volume} was requested before its detach was completed")
         if found.carrier is not None:
             raise Refused(422, "Volume is already attached to a Droplet")
+        if droplet in self.attaches_refused:
+            raise Refused(422, "Droplet already has a pending event.")
         self._begin(found, "attach", droplet)
         self._called()
 

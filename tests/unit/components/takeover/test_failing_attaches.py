@@ -1,8 +1,11 @@
 """An attach that fails, or seems to fail, and a volume with which no node starts: the host comes back, or a person is
 told before the spares are used up."""
 
-from components.takeover.decide import SETTLE_SECONDS, Action, Rules, Step
+import pytest
+
+from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Action, Droplet, Rules, Step
 from components.takeover.passes import Passes
+from components.takeover.program import Reporter
 from tests.support.fake_cluster import FakeCluster
 
 
@@ -64,3 +67,79 @@ def test_a_host_that_was_moved_in_earlier_outages_is_moved_again() -> None:
     cluster.volumes["a"].actions += [Action("attach", "completed", cluster.time - ago) for ago in (9e5, 8e5, 7e5)]
     _run(cluster, _passes(cluster), 120)
     assert cluster.volumes["a"].carrier == 3
+
+
+@pytest.mark.parametrize("failure", ["attaches_fail", "attaches_refused"])
+def test_an_attach_that_fails_is_repeated_on_the_next_spare(failure: str) -> None:
+    cluster = _cut(workers=4)
+    setattr(cluster, failure, {3})
+    _run(cluster, _passes(cluster), 120)
+    assert cluster.volumes["a"].carrier == 4
+    assert sum(action.kind == "attach" for action in cluster.volumes["a"].actions) <= 3, "one on each spare"
+    assert cluster.is_serving("a")
+
+
+def test_with_attaches_that_fail_on_each_spare_the_first_one_is_tried_again() -> None:
+    cluster = _cut(workers=4)
+    cluster.attaches_fail = {3, 4}
+    passes = _passes(cluster)
+    _run(cluster, passes, 120)
+    cluster.attaches_fail = set()
+    _run(cluster, passes, 60)
+    assert cluster.is_serving("a")
+
+
+def test_an_attach_that_fails_again_and_again_is_told_to_a_person() -> None:
+    cluster = _cut(workers=3)
+    cluster.attaches_fail = {3}
+    sent: list[str] = []
+    passes = _passes(cluster)
+    passes.tell = Reporter("fleet", sent.append, cluster.now).report
+    _run(cluster, passes, 61 + DETACH_SECONDS + 30)
+    assert any(text.startswith("Cluster fleet, action required: no progress") for text in sent)
+
+
+def test_a_spare_that_a_volume_has_just_reached_is_no_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster({"a": 1, "b": 3, "c": 2}, workers=4)
+    cluster.items["retired"] = '{"1": "a"}'
+    cluster.volumes["a"].carrier = None
+    cluster.volumes["a"].actions.append(Action("detach", "completed", cluster.time - 10))
+    workers = cluster.workers
+
+    def behind(tag: str) -> dict[int, Droplet]:
+        """DigitalOcean's list of droplets does not show the volume of host b yet."""
+        return workers(tag) | {3: Droplet(3, True, frozenset())}
+
+    monkeypatch.setattr(cluster, "workers", behind)
+    _passes(cluster).once()
+    cluster.pass_time(4)
+    assert cluster.volumes["a"].carrier == 4
+
+
+def test_a_second_move_is_no_alarm() -> None:
+    cluster = _cut(workers=4)
+    cluster.never_starts = {"a"}
+    passes = _passes(cluster)
+    _run(cluster, passes, SETTLE_SECONDS)
+    sent: list[str] = []
+    passes.tell = Reporter("fleet", sent.append, cluster.now).report
+    cluster.never_starts = set()
+    _run(cluster, passes, 150)
+    assert cluster.is_serving("a")
+    assert not [text for text in sent if "action required" in text]
+
+
+@pytest.mark.parametrize("failure", ["attaches_fail", "attaches_refused"])
+def test_an_attach_that_does_not_end_keeps_its_spare_although_it_was_not_the_first(failure: str) -> None:
+    cluster = FakeCluster({"a": 1, "b": 2, "c": 3, "d": 4}, workers=7)
+    setattr(cluster, failure, {5})
+    cluster.cut_power(1)
+    passes = _passes(cluster)
+    _run(cluster, passes, 75)
+    cluster.attaches_never_end = {"a"}
+    _run(cluster, passes, 30)
+    assert cluster.volumes["a"].then == 6
+    setattr(cluster, failure, set())
+    cluster.cut_power(2)
+    _run(cluster, passes, DETACH_SECONDS + 120)
+    assert cluster.volumes["b"].carrier == 5, "droplet 6 is that of host a"
