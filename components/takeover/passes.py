@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.takeover import addresses
 from components.takeover.decide import (
     DETACH_SECONDS,
     Heard,
@@ -218,7 +219,7 @@ class Passes:
                     return Step("wait", f"host {place.name}: waits for the attach of host {name}")
             host, step = self._decided(place, heard, attaching)
         try:
-            self._do(step, place)
+            step = self._do(step, place)
         except Refused as error:
             if error.status in (401, 403):
                 raise  # the token lacks a right, and will lack it the next time
@@ -260,7 +261,8 @@ class Passes:
     def _beside(self, place: ClusterHost) -> OtherHosts:
         return OtherHosts(self.cloud, self.servers, self.places, place)
 
-    def _do(self, step: Step, place: ClusterHost) -> None:
+    def _do(self, step: Step, place: ClusterHost) -> Step:
+        """The step that was done."""
         if step.kind == "retire":
             self.retire(step.droplet, place.name)
         elif step.kind == "detach":
@@ -268,7 +270,8 @@ class Passes:
         elif step.kind == "attach":
             self.cloud.attach(place.volume, step.droplet)
         elif step.kind == "assign":
-            self.cloud.assign(place.address, step.droplet)
+            return addresses.assign(self.cloud, self.places, place, step)
+        return step
 
 
 def _retired(items: Mapping[str, str]) -> dict[int, str]:

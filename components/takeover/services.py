@@ -156,6 +156,12 @@ class DigitalOcean:
         droplet = answer["reserved_ip"]["droplet"]
         return int(droplet["id"]) if droplet else None
 
+    def address_of(self, droplet: int) -> str | None:
+        """The reserved IP that the droplet has; of the account's first 200."""
+        found = self._http.call("GET", "/v2/reserved_ips?per_page=200") or {"reserved_ips": []}
+        owners = {int(item["droplet"]["id"]): str(item["ip"]) for item in found["reserved_ips"] if item["droplet"]}
+        return owners.get(droplet)
+
     def detach(self, volume: str, droplet: int) -> None:
         """Request the detach from this droplet, and from no other."""
         self._http.call("POST", f"/v2/volumes/{quote(volume)}/actions", {"type": "detach", "droplet_id": droplet})
@@ -167,6 +173,10 @@ class DigitalOcean:
     def assign(self, address: str, droplet: int) -> None:
         """Request the assignment of the reserved IP."""
         self._http.call("POST", f"/v2/reserved_ips/{quote(address)}/actions", {"type": "assign", "droplet_id": droplet})
+
+    def unassign(self, address: str) -> None:
+        """Request that no droplet has the reserved IP."""
+        self._http.call("POST", f"/v2/reserved_ips/{quote(address)}/actions", {"type": "unassign"})
 
 
 class NomadServers:

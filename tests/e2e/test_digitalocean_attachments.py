@@ -142,6 +142,22 @@ def test_an_address_is_assigned(client: Client, cloud: DigitalOcean) -> None:
     _until(lambda: cloud.address_at(address) == worker)
 
 
+def test_an_address_that_is_in_the_way_is_found_and_unassigned(client: Client, cloud: DigitalOcean) -> None:
+    first, second = (client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"] for _ in "12")
+    worker = client.droplet()["id"]
+    cloud.assign(first, worker)
+    _until(lambda: cloud.address_at(first) == worker)
+    with pytest.raises(Refused, match="already has a reserved IP") as refusal:
+        cloud.assign(second, worker)
+    assert refusal.value.status == 422
+    assert cloud.address_of(worker) == first
+    cloud.unassign(first)
+    _until(lambda: cloud.address_at(first) is None)
+    assert cloud.address_of(worker) is None
+    cloud.assign(second, worker)
+    _until(lambda: cloud.address_of(worker) == second)
+
+
 def test_what_does_not_exist_or_is_not_allowed_is_refused_and_silence_means_wait(client: Client) -> None:
     with pytest.raises(Refused, match="does not exist"):
         DigitalOcean(TOKEN, client.api.url).carrier("nothing")

@@ -31,8 +31,8 @@ class _Volume:
     """The carrier once the action in progress is completed."""
     ready_at: float = 0.0
     address_at: int | None = None
-    assigning: tuple[int, float] | None = None
-    """The droplet that the address is being assigned to, and since when."""
+    assigning: tuple[int | None, float] | None = None
+    """The droplet that the address is being assigned to, None for an unassignment, and since when."""
 
     @property
     def running(self) -> Action | None:
@@ -58,6 +58,8 @@ class FakeCluster:
         """Hosts whose node Nomad does not know."""
         self.registered_on: dict[str, int] = {}
         """Droplets that a restored Nomad calls those of the nodes; each node's own, if not given."""
+        self.other_addresses: dict[int | None, str] = {}
+        """Droplets with a reserved IP that is no host's."""
         self.items: dict[str, str] = {}
         self.index = 0
         self.violations: list[str] = []
@@ -155,6 +157,11 @@ class FakeCluster:
         self._call()
         return self.volumes[address.removeprefix("ip-")].address_at
 
+    def address_of(self, droplet: int) -> str | None:
+        self._call()
+        found = {volume.address_at: f"ip-{name}" for name, volume in self.volumes.items()}
+        return (self.other_addresses | found).get(droplet)
+
     def detach(self, volume: str, droplet: int) -> None:
         self._call()
         found = self.volumes[volume]
@@ -187,9 +194,21 @@ class FakeCluster:
         found = self.volumes[address.removeprefix("ip-")]
         if found.assigning:
             raise Refused(422, "The reserved IP already has a pending event.")
-        if any(other.address_at == droplet for other in self.volumes.values() if other is not found):
+        others = [other for other in self.volumes.values() if other is not found]
+        assigned = [other.assigning[0] for other in others if other.assigning]
+        if droplet in [*assigned, *(other.address_at for other in others), *self.other_addresses]:
             raise Refused(422, "The Droplet already has a reserved IP.")
         found.assigning = (droplet, self.time)
+        self._called()
+
+    def unassign(self, address: str) -> None:
+        self._call()
+        found = self.volumes[address.removeprefix("ip-")]
+        if found.assigning:
+            raise Refused(422, "The reserved IP already has a pending event.")
+        if found.address_at is None:
+            raise Refused(422, "The reserved IP is not assigned to a Droplet.")
+        found.assigning = (None, self.time)
         self._called()
 
     def node(self, datacenter: str) -> Node | None:

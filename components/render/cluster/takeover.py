@@ -27,7 +27,7 @@ from components.render.jobspec import (
 )
 from components.render.nomad_job import own_path
 from components.settings.sections.settings import Settings
-from components.takeover import decide, interfaces, passes, program, rate_limit, services, spares
+from components.takeover import addresses, decide, interfaces, passes, program, rate_limit, services, spares
 
 JOB = "pds-takeover"
 
@@ -60,7 +60,10 @@ def takeover_job(settings: Settings, stack: str) -> str:
         env=environment,
         templates=(
             Template(destination="local/components/__init__.py", change_mode="noop", data="# A package.\n"),
-            *(_file(module) for module in (package, decide, interfaces, passes, program, rate_limit, services, spares)),
+            *(
+                _file(module)
+                for module in (package, addresses, decide, interfaces, passes, program, rate_limit, services, spares)
+            ),
             Template(
                 destination="secrets/takeover.env",
                 env=True,

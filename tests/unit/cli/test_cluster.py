@@ -264,13 +264,30 @@ def test_repair_moves_no_host_that_dies_while_its_address_is_assigned(
     assert account.volumes["a"].carrier == 1, "the operator was not asked about a move"
 
 
+def test_repair_of_swapped_addresses_assigns_each_to_its_host(account: FakeCluster) -> None:
+    account.volumes["a"].address_at, account.volumes["b"].address_at = 2, 1
+    assert hosts.repair(_stack(), yes=True) == 0
+    assert account.is_serving("a")
+    assert account.is_serving("b")
+
+
+def test_repair_names_the_address_in_the_way_if_it_is_no_host_s(
+    account: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.volumes["a"].address_at, account.other_addresses = None, {1: "203.0.113.9"}
+    assert hosts.repair(_stack(), yes=True) == 1
+    said = capsys.readouterr().out
+    assert "unassign 203.0.113.9" in said
+    assert "`./pds repair fleet` continues" in said
+
+
 def test_repair_names_the_refusal_of_an_address_that_cannot_be_assigned(
     account: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(time, "monotonic", account.now)
-    account.volumes["a"].address_at, account.volumes["b"].address_at = 2, 1
+    account.volumes["a"].carrier, account.volumes["a"].address_at = 2, None
     assert hosts.repair(_stack(), yes=True) == 1
-    assert "assign ip-a to droplet 1: refused (The Droplet already has a reserved IP.)" in capsys.readouterr().out
+    assert "assign ip-a to droplet 2: refused (The Droplet already has a reserved IP.)" in capsys.readouterr().out
 
 
 def test_repair_takes_the_lease_of_the_job(account: FakeCluster) -> None:

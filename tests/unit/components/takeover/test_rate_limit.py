@@ -95,7 +95,8 @@ class Metered:
         self.cluster, self.limit, self.next, self.refused = cluster, RateLimit(), 0.0, 0
         self.times: list[float] = []
         self.asked: list[str] = []
-        for name in ("workers", "carrier", "actions", "address_at", "detach", "attach", "assign"):
+        calls = ("workers", "carrier", "actions", "address_at", "address_of", "detach", "attach", "assign", "unassign")
+        for name in calls:
             monkeypatch.setattr(cluster, name, partial(self._call, getattr(cluster, name)))
 
     def _call(self, answer: Callable[..., Any], *arguments: Any) -> Any:
