@@ -160,7 +160,7 @@ def repair(stack: Stack, *, yes: bool) -> int:
         print("\nNothing to repair: the node of every host is ready, and its address leads to it.")
         return 0
     # A takeover may have attached it a moment ago. To move it again would need one more spare.
-    starting = {name for name in down if time.time() - found[name].attached_at < _START_SECONDS}
+    starting = {name for name in down if passes.now() - found[name].attached_at < _START_SECONDS}
     before = {name: None if name in starting else found[name].carrier for name in down}
     before |= dict.fromkeys(astray)  # they stay on their droplets
     print()
@@ -280,13 +280,13 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None], only_
                 _steps(cluster.passes())  # a host that stayed: its droplet is no longer retired
                 print(f"\n{', '.join(sorted(before))}: ready.")
                 return 0
-            steps = _steps(cluster.passes(leave=_still_there(cluster, found, before, requested) - stayed))
+            steps = _steps(cluster.passes(leave=_still_there(cluster, found, before, requested, passes.now()) - stayed))
             reason = " ".join(unknown.values())
             pairs = [(place.name, step) for place, step in zip(passes.places, steps, strict=False)]
             waits = " ".join(f"{step.text}." for name, step in pairs if step.kind == "wait" and name in waiting)
             for name, step in pairs:
                 if step.kind == "detach":
-                    requested.setdefault(name, time.time())
+                    requested.setdefault(name, passes.now())
         except _NoAnswerError as error:
             steps, reason = [], str(error)
         for text in [step.text for step in steps if step.kind not in ("fine", "wait")] or [reason]:
@@ -305,7 +305,11 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None], only_
 
 
 def _still_there(
-    cluster: Cluster, found: Mapping[str, HostView], before: Mapping[str, int | None], requested: Mapping[str, float]
+    cluster: Cluster,
+    found: Mapping[str, HostView],
+    before: Mapping[str, int | None],
+    requested: Mapping[str, float],
+    now: float,
 ) -> frozenset[str]:
     """The hosts whose old droplet still has the volume: a person's wish to move it ends with its detach. `requested` is
     when this command first requested it, for an earlier one that failed is no reason to give up. Raises ClusterError if
@@ -313,7 +317,7 @@ def _still_there(
     there = frozenset(name for name, host in found.items() if host.carrier and host.carrier == before[name])
     for host in map(found.__getitem__, sorted(there)):
         since = requested.get(host.name, host.detaching_since)
-        if since is not None and time.time() - since > DETACH_SECONDS:
+        if since is not None and now - since > DETACH_SECONDS:
             raise ClusterError(
                 f"The volume of host {host.name} is still not detached from droplet {host.carrier}. Delete that "
                 f"droplet, which always detaches the volume: `doctl compute droplet delete {host.carrier}`. Then run "

@@ -287,7 +287,8 @@ def _not_yet(host: HostView, now: float, rules: Rules) -> str | None:
     if host.node is None:
         seen = now - host.unknown_since < SETTLE_SECONDS
         return f"Nomad has known no node for it for less than {SETTLE_SECONDS // 60} minutes" if seen else None
-    if host.node.since < host.back_since and now - host.back_since < SETTLE_SECONDS:
+    # A time in the future was written by a clock that was ahead.
+    if host.node.since < host.back_since and 0 <= now - host.back_since < SETTLE_SECONDS:
         minutes = f"{SETTLE_SECONDS // 60} minutes"
         return f"its node was down already when Nomad came back or was restored, less than {minutes} ago"
     if now - host.node.since + host.node.silent_before < rules.after_seconds:

@@ -191,10 +191,16 @@ class Passes:
         left = float(lease.get("until", 0)) - now
         if not self.seizes and lease.get("holder") != self.holder and 0 < left <= LONGEST_LEASE_SECONDS:
             return False
-        # A program renews the lease in each pass. In a snapshot the lease is as old as the snapshot.
-        if lease and float(lease["until"]) < (self._leased_until or now) - AWAY_SECONDS:
-            items["back_since"] = json.dumps(now)
-        items["lease"] = json.dumps({"holder": self.holder, "until": now + LEASE_SECONDS})
+        # The job renews the lease in each pass. In a snapshot the lease is as old as the snapshot.
+        renewed = lease.get("renewed", lease.get("until"))
+        if self.seizes:
+            # The clock of a person's machine decides nothing about other hosts: the job's last time stays.
+            kept = {"renewed": renewed}
+        else:
+            kept = {}
+            if renewed is not None and float(renewed) < (self._leased_until or now) - AWAY_SECONDS:
+                items["back_since"] = json.dumps(now)
+        items["lease"] = json.dumps({"holder": self.holder, "until": now + LEASE_SECONDS, **kept})
         if not self.servers.write(items, index):
             return False
         self._leased_until = now + LEASE_SECONDS
@@ -204,8 +210,9 @@ class Passes:
     def give_back(self) -> None:
         """End this program's lease, so that another one acts at once. Raises Unavailable and Refused."""
         items, index = self.servers.state()
-        if json.loads(items.get("lease", "{}")).get("holder") == self.holder:
-            items["lease"] = json.dumps({"holder": self.holder, "until": self.now()})
+        lease = json.loads(items.get("lease", "{}"))
+        if lease.get("holder") == self.holder:
+            items["lease"] = json.dumps(lease | {"until": self.now()})
             self.servers.write(items, index)
 
     def _one(self, place: ClusterHost, heard: Heard) -> Step:

@@ -21,7 +21,7 @@ def seconds_until_next(headers: Headers, now: float) -> float | None:
     """The seconds that the headers ask for, by the service's own clock; None if they name no time. `now` is Unix time,
     for an answer without a date."""
     after, reset = str(headers.get("retry-after", "")).strip(), str(headers.get("ratelimit-reset", "")).strip()
-    now = _unix(headers.get("date", "")) or now
+    now = service_time(headers) or now
     if after.isdigit():
         return float(after)
     if moment := _unix(after):
@@ -30,6 +30,11 @@ def seconds_until_next(headers: Headers, now: float) -> float | None:
         return None
     # The moment is rounded down to a second, and so is the date.
     return max(float(reset) - now, 0.0) + 1.0 if float(reset) > _EPOCH else float(reset)
+
+
+def service_time(headers: Headers) -> float | None:
+    """When the service answered by its own clock, in Unix time; None if it does not tell."""
+    return _unix(headers.get("date", ""))
 
 
 def _unix(date: str) -> float | None:

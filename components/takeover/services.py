@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from components.takeover.decide import Action, Droplet, Node
-from components.takeover.rate_limit import seconds_until_next
+from components.takeover.rate_limit import Headers, seconds_until_next, service_time
 
 Json = Any
 
@@ -71,10 +71,19 @@ class Http:
     ) -> None:
         self._base, self._headers = base.rstrip("/"), dict(headers)
         self._clock, self._next = clock, float("-inf")
+        self._ahead = 0.0
         handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=tls)] if tls else []
         if urlsplit(base).hostname in ("127.0.0.1", "localhost"):
             handlers.append(urllib.request.ProxyHandler({}))  # no proxy stands between this machine and itself
         self._opener = urllib.request.build_opener(*handlers)
+
+    def now(self) -> float:
+        """The service's clock, in Unix time; this machine's until the first answer with a date."""
+        return time.time() + self._ahead
+
+    def _hear(self, headers: Headers) -> None:
+        if (told := service_time(headers)) is not None:
+            self._ahead = told - time.time()
 
     def call(self, method: str, path: str, body: Json = None) -> Json:
         """The decoded answer; None if there is nothing to read (404). Raises Unavailable, Limited and Refused."""
@@ -85,8 +94,10 @@ class Http:
         request = urllib.request.Request(f"{self._base}{path}", data, headers, method=method)  # noqa: S310 (our URLs)
         try:
             with self._opener.open(request, timeout=_SECONDS) as answer:
+                self._hear(answer.headers)
                 text = answer.read()
         except urllib.error.HTTPError as error:
+            self._hear(error.headers)
             said = _said(error)
             if error.code == 404 and method == "GET":
                 return None
@@ -119,6 +130,10 @@ class DigitalOcean:
 
     def __init__(self, token: str, url: str = API, clock: Callable[[], float] = time.monotonic) -> None:
         self._http = Http(url, {"Authorization": f"Bearer {token}"}, clock=clock)
+
+    def now(self) -> float:
+        """DigitalOcean's clock, in Unix time, as of its last answer."""
+        return self._http.now()
 
     def workers(self, tag: str) -> dict[int, Droplet]:
         """The droplets with this tag, by number. At most 200: the API's largest page."""

@@ -21,13 +21,15 @@ def passes_of(nomad: Mapping[str, Any], hosts: Hosts, tag: str, token: str, rule
     """Passes over the hosts of a cluster. `nomad`: `address`, `ca_pem`, `cert_pem`, `key_pem` and `token`; `tag` is
     that of the workers, `token` DigitalOcean's."""
     tls = client_tls(nomad["ca_pem"], nomad["cert_pem"], nomad["key_pem"])
+    cloud = _cloud(token, shell_variable("DIGITALOCEAN_API_URL") or API)
     return Passes(
-        cloud=_cloud(token, shell_variable("DIGITALOCEAN_API_URL") or API),
+        cloud=cloud,
         servers=NomadServers(nomad["address"], nomad["token"], tls),
         places=places_of(hosts),
         tag=tag,
         rules=rules,
         holder=holder,
+        now=cloud.now,  # the clock of an operator's machine may be wrong by hours
     )
 
 

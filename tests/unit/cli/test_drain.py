@@ -85,6 +85,11 @@ def test_drain_moves_a_host_that_is_well(account: FakeCluster) -> None:
     assert account.violations == []
 
 
+def test_drain_judges_times_by_digitalocean_s_clock(account: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: account.time + DETACH_SECONDS + 100)
+    assert hosts.drain(_stack(), "a", yes=True) == 0, "a detach of a moment ago is no reason to delete the droplet"
+
+
 def _silent_from_the_shutdown_on(account: FakeCluster, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither DigitalOcean nor Nomad answers for so many seconds after the droplet is off."""
 

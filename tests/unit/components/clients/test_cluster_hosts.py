@@ -9,7 +9,7 @@ from components.clients.cluster import hosts as cluster_hosts
 from components.clients.errors import ServiceError
 from components.takeover.decide import Rules
 from components.takeover.passes import Passes
-from components.takeover.services import Refused
+from components.takeover.services import DigitalOcean, Refused
 from tests.support.fake_cluster import FakeCluster
 
 
@@ -91,3 +91,11 @@ def test_all_passes_of_a_process_know_when_digitalocean_takes_the_next_request()
     )
     assert first.cloud is second.cloud, "`./pds drain` makes passes anew for each look"
     assert first.cloud is not other.cloud, "the limit is that of a token"
+
+
+def test_passes_go_by_digitalocean_s_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_hosts, "client_tls", lambda *_pem: None)
+    monkeypatch.setattr(DigitalOcean, "now", lambda _self: 7.0)
+    nomad = dict.fromkeys(("address", "ca_pem", "cert_pem", "key_pem", "token"), "https://192.0.2.1")
+    passes = cluster_hosts.passes_of(nomad, {}, "workers", "token", Rules(), "me")
+    assert passes.now() == 7, "an operator's machine may be hours ahead, and its leases are read by others"

@@ -1,5 +1,6 @@
 """DigitalOcean's rate limit: no request before the time that it names, and the first ones for a host that is away."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,6 +28,7 @@ class Account:
     def __init__(self) -> None:
         self.time, self.requests = 1000.0, 0
         self.headers: dict[str, str] | None = {}
+        self.status = 429
         self.url = ""
 
     def cloud(self) -> DigitalOcean:
@@ -40,7 +42,7 @@ def account() -> Iterator[Account]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             made.requests += 1
-            self.send_response_only(200 if made.headers is None else 429)
+            self.send_response_only(200 if made.headers is None else made.status)
             for name, value in (made.headers or {}).items():
                 self.send_header(name, value)
             body = b'{"droplets": []}'
@@ -77,6 +79,18 @@ def test_sends_nothing_before_the_time_that_a_refusal_names(
     assert (account.requests, refusal.value.seconds) == (1, 0.5)
     account.time += 0.5
     assert cloud.workers("tag") == {}
+
+
+@pytest.mark.parametrize("status", [200, 429])
+def test_the_time_is_that_of_the_last_answer(account: Account, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud, own = account.cloud(), [5.0]
+    monkeypatch.setattr(time, "time", lambda: own[0])
+    assert cloud.now() == 5
+    account.headers, account.status = {"Date": DATE}, status
+    with contextlib.suppress(Unavailable):
+        cloud.workers("tag")
+    own[0] += 10
+    assert cloud.now() == MOMENT + 10, "the clock of this machine may be wrong"
 
 
 def test_a_refusal_that_names_no_time_is_one_of_that_request(account: Account) -> None:

@@ -122,3 +122,37 @@ def test_a_program_that_starts_again_delays_no_takeover(cluster: FakeCluster) ->
     _run(cluster, _passes(cluster, holder="next job"), 60)
     assert cluster.volumes["b"].carrier == 1
     assert "back_since" not in json.dumps(cluster.items)
+
+
+@pytest.mark.parametrize("ahead", [7200, 700, -900])
+def test_a_person_s_program_with_a_wrong_clock_delays_no_takeover(ahead: float) -> None:
+    cluster = FakeCluster({"a": 1, "b": 2, "c": 3}, workers=5)
+    job = _passes(cluster)
+    job.once()
+    cluster.pass_time(5)
+    cluster.cut_power(2)
+    laptop = _passes(cluster, Rules(may_detach=False), "laptop")
+    laptop.now, laptop.seizes = lambda: cluster.time + ahead, True
+    laptop.once()
+    laptop.give_back()
+    cluster.pass_time(125)  # a lease that ends later than in two minutes holds no program
+    _run(cluster, job, 60)
+    assert cluster.volumes["b"].carrier == 4
+    assert "back_since" not in cluster.items
+
+
+def test_a_restored_snapshot_is_noticed_although_a_person_s_program_is_first(cluster: FakeCluster) -> None:
+    _restore(cluster, _snapshot(cluster), 3600)
+    repair = _passes(cluster, Rules(may_detach=False), "laptop")
+    repair.seizes = True
+    repair.once()
+    repair.give_back()
+    assert _run(cluster, _passes(cluster, holder="new job"), 300)[0].kind == "wait"
+    assert cluster.volumes["a"].carrier == 3
+
+
+def test_a_time_of_return_in_the_future_delays_no_takeover(cluster: FakeCluster) -> None:
+    cluster.items["back_since"] = json.dumps(cluster.time + 86_400)  # by a server whose clock was ahead
+    cluster.cut_power(2)
+    _run(cluster, _passes(cluster), 120)
+    assert cluster.volumes["b"].carrier == 1
