@@ -8,8 +8,10 @@ TAKEOVER_NOTIFY_URL.
 import http.client
 import json
 import os
+import queue
 import re
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -27,6 +29,8 @@ _AN_HOUR_CALM, _AN_HOUR, _A_MINUTE = 1500, 2500, 200
 that DigitalOcean allows a token (docs.digitalocean.com/reference/api, rate limit). The rest is for the steps of a
 takeover."""
 _MOVING = frozenset({"retire", "detach", "attach", "assign"})
+_WAITING_MESSAGES = 100
+"""Messages that wait for the webhook. Each is printed, too."""
 _REPEAT = 600.0
 """Seconds after which a message that still holds is sent again."""
 
@@ -102,6 +106,27 @@ def sender(url: str) -> Callable[[str], None]:
     return send
 
 
+def in_background(send: Callable[[str], None]) -> Callable[[str], None]:
+    """`send` on a thread of its own, in order: a service that does not answer delays no step of a takeover."""
+    waiting: queue.Queue[str] = queue.Queue(_WAITING_MESSAGES)
+
+    def run() -> None:
+        while True:  # as long as the program runs
+            try:
+                send(waiting.get())
+            except Exception as error:  # the next message may be sent
+                print(f"the message could not be sent ({type(error).__name__})", flush=True)
+
+    def put(text: str) -> None:
+        try:
+            waiting.put_nowait(text)
+        except queue.Full:
+            print(f"the message could not be sent ({_WAITING_MESSAGES} wait)", flush=True)
+
+    threading.Thread(target=run, name="messages", daemon=True).start()
+    return put
+
+
 def passes_of(environment: Mapping[str, str]) -> Passes:
     """The passes of this program. Raises KeyError and ValueError for a missing or malformed variable."""
     return Passes(
@@ -138,7 +163,8 @@ def pause_after(passes: Passes) -> float:
 def main() -> int:
     """Run for ever."""
     passes = passes_of(os.environ)
-    reporter = Reporter(cluster_of(passes.tag), sender(os.environ.get("TAKEOVER_NOTIFY_URL", "")))
+    send = in_background(sender(os.environ.get("TAKEOVER_NOTIFY_URL", "")))
+    reporter = Reporter(cluster_of(passes.tag), send)
     passes.tell, passes.calm_seconds = reporter.report, calm_seconds(len(passes.places))
     print(f"watching {', '.join(place.name for place in passes.places)}", flush=True)
     while True:  # no deadline: it watches as long as the cluster is there

@@ -1,5 +1,7 @@
 """The takeover as a program: its environment, and what it tells a person."""
 
+import queue
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from components import takeover
 from components.render.cluster.user_data import worker_tag
 from components.takeover.decide import Rules, Step
 from components.takeover.passes import Passes, cluster_of
-from components.takeover.program import Reporter, passes_of, sender
+from components.takeover.program import Reporter, in_background, passes_of, sender
 from components.takeover.services import Refused, Unavailable
 from tests.support.fake_cluster import FakeCluster
 from tests.support.programs import cluster
@@ -157,6 +159,56 @@ def test_a_step_is_told_before_the_next_host_is_looked_at(monkeypatch: pytest.Mo
     with pytest.raises(Refused):
         passes.once()
     assert told == [("", "fine"), ("a", "retire")]
+
+
+def test_a_webhook_that_does_not_answer_delays_no_step() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    cluster.cut_power(1)
+    cluster.pass_time(61)
+    answer, sent = threading.Event(), queue.Queue[str]()
+
+    def send(text: str) -> None:
+        assert answer.wait(600)
+        sent.put(text)
+
+    reporter = Reporter("fleet", in_background(send), cluster.now)
+    passes = Passes(cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now, tell=reporter.report)
+    for _ in range(8):
+        passes.once()
+        cluster.pass_time(5)
+    assert cluster.volumes["a"].address_at == 3
+    assert sent.empty()
+    answer.set()
+    assert "excluded" in sent.get(timeout=600)
+    assert "detach" in sent.get(timeout=600), "in order"
+
+
+def test_a_message_that_fails_stops_no_later_one(capsys: pytest.CaptureFixture[str]) -> None:
+    sent: queue.Queue[str] = queue.Queue()
+
+    def send(text: str) -> None:
+        if text == "first":
+            raise RuntimeError("https://a.secret")
+        sent.put(text)
+
+    put = in_background(send)
+    put("first")
+    put("second")
+    assert sent.get(timeout=600) == "second"
+    assert capsys.readouterr().out == "the message could not be sent (RuntimeError)\n"
+
+
+def test_messages_that_wait_for_a_dead_webhook_have_a_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = threading.Event()
+
+    def send(_text: str) -> None:
+        answer.wait(600)
+
+    put = in_background(send)
+    for number in range(200):
+        put(str(number))
+    answer.set()
+    assert "could not be sent (100 wait)" in capsys.readouterr().out
 
 
 def test_a_message_that_cannot_be_sent_stops_nothing_and_its_url_stays_secret(
