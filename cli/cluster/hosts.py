@@ -1,4 +1,4 @@
-"""Who carries which host of a cluster, and moving a host by hand; `./pds list`, `repair` and `drain`.
+"""Who carries which host of a cluster, and bringing hosts back by hand; `./pds list` and `repair`.
 
 The steps are the takeover's own (`components/takeover`), with the operator's DigitalOcean token instead of the
 servers'.
@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import click
 
 from cli.errors import CommandError
-from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
 from cli.lib.stack import Stack, digitalocean_token
 from components.clients.cluster.hosts import once, passes_of
 from components.clients.errors import PendingError, ServiceError
@@ -29,8 +28,6 @@ from components.takeover.services import Refused, Unavailable
 
 _NEEDED = ("worker_tag", "nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem")
 _ASKED = ("ask", "foreign", "refused")
-_PAUSE = 2.0
-_SHUTDOWN_SECONDS = 180.0
 _READY_SECONDS = 900.0
 _START_SECONDS = 180.0
 """Time after the attach of a host's volume in which its node may still start."""
@@ -108,7 +105,7 @@ def looks(passes: Passes) -> tuple[dict[str, HostView], dict[str, str]]:
     unknown: dict[str, ClusterError] = {}
     for place in passes.places:
         try:
-            found[place.name] = _view(passes, place)
+            found[place.name] = view_of(passes, place)
         except ClusterError as error:
             unknown[place.name] = error
     if unknown and not found:
@@ -177,80 +174,10 @@ def repair(stack: Stack, *, yes: bool) -> int:
         print(f"Spares: {len(spares)}. Without one a volume stays on its droplet, so not all of these hosts are moved.")
     if placed and not yes and not click.confirm("Move them?"):
         return 1
-    return _move(cluster, before, only_down=True)
+    return move(cluster, before, only_down=True)
 
 
-def drain(stack: Stack, host: str, *, yes: bool) -> int:
-    """Move a host that is well: shut its droplet down, then attach its volume to a spare."""
-    cluster = Cluster.of(stack)
-    if host not in cluster.outputs["hosts"]:
-        raise ClusterError(f"Stack {stack.name} has no host {host}: {', '.join(cluster.outputs['hosts'])}.")
-    passes = cluster.passes()
-    place = next(place for place in passes.places if place.name == host)
-    view = _view(passes, place)
-    carrier = view.carrier
-    if carrier is not None and carrier not in answered(lambda: passes.cloud.workers(passes.tag)):
-        raise ClusterError(
-            f"The volume of host {host} is attached to droplet {carrier}, which is not a worker of this cluster. "
-            f"Nothing was changed. Run `doctl compute volume-action detach {place.volume} {carrier} --wait`, then "
-            f"`./pds repair {stack.name}`."
-        )
-    if view.is_busy:
-        raise ClusterError(f"An action on the volume of host {host} is in progress. Nothing was changed. Try again.")
-    spare = answered(lambda: passes.spare_for(place))
-    if spare is None:
-        raise ClusterError(
-            "There is no free spare worker. Nothing was changed. Raise 'cluster.workers.spares', or the generation of "
-            f"a worker that lost a host, and run `pulumi up --stack {stack.name}`."
-        )
-    move = f"is on {cluster.worker(carrier)}" if carrier else "is on no droplet"
-    print(f"Host {host} {move}. It moves to {cluster.worker(spare)}. Its clubs are down until then.")
-    if not yes and not click.confirm("Move it?"):
-        return 1
-    began = time.monotonic()
-    if carrier is not None:
-        _reserve(passes, place, carrier)
-        _shut_down(cluster, carrier)
-        print(f"Droplet {carrier} is off. If this command is cut short, `./pds repair {cluster.stack}` continues.")
-    code = _move(cluster, {host: carrier})
-    print(f"{time.monotonic() - began:.0f} s.")
-    return code
-
-
-def _reserve(passes: Passes, place: ClusterHost, carrier: int) -> None:
-    """Note that the droplet loses its host, before it is off: another `drain` then counts the spare as taken. The
-    takeover waits meanwhile, because it would take the note away. Raises ClusterError if no spare is left."""
-    answered(passes.take_lease)
-    answered(lambda: passes.retire(carrier, place.name))
-    if answered(lambda: passes.spare_for(place)) is None:
-        answered(lambda: passes.retire(carrier, None))
-        raise ClusterError(f"The spare was taken by another command meanwhile. Host {place.name} was not moved.")
-
-
-def _shut_down(cluster: Cluster, droplet: int) -> None:
-    """In order: its containers stop, and its file system is unmounted."""
-    print(f"shut down droplet {droplet}")
-    with DigitalOceanAccount(cluster.token) as account:
-        account.create(f"droplets/{droplet}/actions", {"type": "shutdown"})
-        end = time.monotonic() + _SHUTDOWN_SECONDS
-        while (status := _status(account, droplet)) != "off":
-            if time.monotonic() > end:
-                raise ClusterError(
-                    f"Droplet {droplet} is not off after {_SHUTDOWN_SECONDS:.0f} s: {status}. Its host was not moved. "
-                    f"`doctl compute droplet-action power-off {droplet} --wait`, then `./pds repair {cluster.stack}`."
-                )
-            time.sleep(_PAUSE)
-
-
-def _status(account: DigitalOceanAccount, droplet: int) -> str:
-    """The droplet's status, `off` if it is gone, or why it is unknown: the shutdown goes on meanwhile."""
-    try:
-        return str((account.get(f"droplets/{droplet}") or {"status": "off"})["status"])
-    except DigitalOceanError as error:
-        return str(error).rstrip(".")
-
-
-def _move(cluster: Cluster, before: Mapping[str, int | None], *, only_down: bool = False) -> int:
+def move(cluster: Cluster, before: Mapping[str, int | None], *, only_down: bool = False) -> int:
     """Passes until each host of `before` is ready on another droplet than the one there; with `only_down` also on that
     one: a host that came back stays there. Returns 1 if a person has to act. A service that does not answer is waited
     for, because the hosts are away meanwhile. Raises ClusterError."""
@@ -326,7 +253,7 @@ def _still_there(
     return there
 
 
-def _view(passes: Passes, place: ClusterHost) -> HostView:
+def view_of(passes: Passes, place: ClusterHost) -> HostView:
     return answered(lambda: passes.view(place))
 
 

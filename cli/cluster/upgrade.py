@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cli.cluster import hosts
+from cli.cluster import drain, hosts
 from cli.cluster.edit_value import set_number
 from cli.cluster.hosts import Cluster, ClusterError
 from cli.cluster.rolling import Droplets, Task, next_task
@@ -240,7 +240,7 @@ def _do(run: Upgrade, task: Task) -> bool:
         return _rebuild_worker(run, task.number, generation_of(workers, task.number))
     print(f"\nDraining host {task.host}.")
     before = run.running(task.host)
-    if hosts.drain(run.stack, task.host, yes=True):
+    if drain.drain(run.stack, task.host, yes=True):
         return False
     fault = f"Not all of the {before} services of host {task.host} run again"
     return _wait(lambda: run.running(task.host) >= before or None, _CLUBS_SECONDS, fault) is not None

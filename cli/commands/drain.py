@@ -21,9 +21,10 @@ def drain(stack: str, host: str, yes: bool) -> int:
     The command shuts the host's droplet down cleanly, attaches its volume to a spare, and assigns the address. The
     clubs on it are down until then. The old worker gets no host again until its generation is raised.
     """
-    from cli.cluster import hosts
+    from cli.cluster.drain import drain as move_host
+    from cli.cluster.hosts import require_cluster
     from offline.stackfile import read_settings
 
     target = Stack(stack)
-    hosts.require_cluster(stack, read_settings(stack, target.root))
-    return hosts.drain(target, host, yes=yes)
+    require_cluster(stack, read_settings(stack, target.root))
+    return move_host(target, host, yes=yes)

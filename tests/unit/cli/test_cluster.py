@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 
-from cli.cluster import hosts
+from cli.cluster import drain, hosts
 from cli.cluster.hosts import Cluster, ClusterError
 from components.takeover.decide import DETACH_SECONDS, Action, Rules
 from components.takeover.passes import Passes
@@ -43,7 +43,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     monkeypatch.setattr(Cluster, "passes", passes)
     monkeypatch.setattr(time, "sleep", fake.pass_time)
     monkeypatch.setattr(time, "time", fake.now)
-    monkeypatch.setattr(hosts, "_shut_down", lambda _cluster, droplet: fake.cut_power(droplet))
+    monkeypatch.setattr(drain, "_shut_down", lambda _cluster, droplet: fake.cut_power(droplet))
     return fake
 
 

@@ -10,7 +10,7 @@ import click
 import pytest
 import yaml
 
-from cli.cluster import hosts, upgrade
+from cli.cluster import drain, upgrade
 from cli.cluster.hosts import Cluster, ClusterError
 from cli.lib.stack import EngineResult
 from components.takeover.decide import Action, Rules
@@ -192,7 +192,7 @@ def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: int = 3) ->
 
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "token")
     monkeypatch.setattr(Cluster, "passes", passes)
-    monkeypatch.setattr(hosts, "_shut_down", shut_down)
+    monkeypatch.setattr(drain, "_shut_down", shut_down)
     # The same few texts in each of many runs.
     monkeypatch.setattr(upgrade, "read_settings", lambda stack, root: _parsed(stack, read_text(stack, root)))
     monkeypatch.setattr(upgrade, "parse_settings", _parsed)
@@ -267,14 +267,14 @@ def test_an_interrupted_run_applies_no_file_that_rebuilds_two_droplets(world: _W
 
 
 def test_an_interrupted_run_applies_no_file_that_rebuilds_the_worker_of_a_host(world: _World) -> None:
-    drain = hosts.drain
+    drained = drain.drain
 
     def cut_short(*arguments: Any, **options: Any) -> int:
-        drain(*arguments, **options)
+        drained(*arguments, **options)
         raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hosts, "drain", cut_short)
+        patch.setattr(drain, "drain", cut_short)
         with pytest.raises(KilledError):
             _run(world)
     assert world.fake.volumes["a"].carrier == world.workers[2], "worker 3 was rebuilt, and host a drained to it"

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from cli.cluster import hosts
+from cli.cluster import drain
 from cli.cluster.hosts import Cluster, ClusterError
 from cli.lib.digitalocean import DigitalOceanError
 from components.takeover.decide import DETACH_SECONDS, Action
@@ -23,7 +23,7 @@ def test_drain_leaves_the_spare_to_a_host_that_needs_it(account: FakeCluster) ->
     account.volumes["b"].carrier = None
     account.items["retired"] = '{"2": "b"}'
     with pytest.raises(ClusterError, match=r"There is no free spare worker\. Nothing was changed"):
-        hosts.drain(_stack(), "a", yes=True)
+        drain.drain(_stack(), "a", yes=True)
     assert account.alive[1]
 
 
@@ -33,14 +33,14 @@ def test_drain_leaves_the_droplet_on_if_another_operator_s_drain_takes_the_spare
 ) -> None:
     def confirm(_text: str) -> bool:
         if done:
-            hosts.drain(_stack(), "b", yes=True)
+            drain.drain(_stack(), "b", yes=True)
         else:
             account.items["retired"] = '{"2": "b"}'
         return True
 
     monkeypatch.setattr(click, "confirm", confirm)
     with pytest.raises(ClusterError, match="taken by another command meanwhile"):
-        hosts.drain(_stack(), "a", yes=False)
+        drain.drain(_stack(), "a", yes=False)
     assert account.alive[1]
     assert "1" not in json.loads(account.items["retired"]), "its droplet is no reason to keep a spare free"
 
@@ -51,20 +51,20 @@ def test_drain_switches_no_droplet_off_that_is_no_worker(account: FakeCluster) -
     workers = account.workers
     account.workers = lambda tag: {n: d for n, d in workers(tag).items() if n != 77}  # type: ignore[method-assign, assignment]
     with pytest.raises(ClusterError, match=r"detach a 77 --wait`, then `\./pds repair fleet`"):
-        hosts.drain(_stack(), "a", yes=True)
+        drain.drain(_stack(), "a", yes=True)
     assert account.alive[77]
 
 
 def test_drain_moves_a_host_although_a_detach_failed_once(account: FakeCluster) -> None:
     _failed_detach(account)
-    assert hosts.drain(_stack(), "a", yes=True) == 0, "the droplet is off: to give up would leave the clubs away"
+    assert drain.drain(_stack(), "a", yes=True) == 0, "the droplet is off: to give up would leave the clubs away"
     assert account.is_serving("a")
 
 
 def test_drain_leaves_a_host_on_whose_volume_an_action_is_in_progress(account: FakeCluster) -> None:
     account.volumes["a"].actions.append(Action("detach", "in-progress", account.time - 2 * DETACH_SECONDS))
     with pytest.raises(ClusterError, match=r"volume of host a is in progress\. Nothing was changed"):
-        hosts.drain(_stack(), "a", yes=True)
+        drain.drain(_stack(), "a", yes=True)
     assert account.alive[1]
 
 
@@ -72,13 +72,13 @@ def test_drain_places_a_host_that_is_on_no_droplet(account: FakeCluster, capsys:
     account.volumes["a"].carrier = None
     account.alive[1] = False
     account.items["retired"] = '{"1": "a"}'
-    assert hosts.drain(_stack(), "a", yes=True) == 0
+    assert drain.drain(_stack(), "a", yes=True) == 0
     assert "Host a is on no droplet. It moves to worker 3, droplet 3." in capsys.readouterr().out
     assert account.is_serving("a")
 
 
 def test_drain_moves_a_host_that_is_well(account: FakeCluster) -> None:
-    assert hosts.drain(_stack(), "a", yes=True) == 0
+    assert drain.drain(_stack(), "a", yes=True) == 0
     assert account.volumes["a"].carrier == 3
     assert account.is_serving("a")
     assert account.is_serving("b")
@@ -87,7 +87,7 @@ def test_drain_moves_a_host_that_is_well(account: FakeCluster) -> None:
 
 def test_drain_judges_times_by_digitalocean_s_clock(account: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: account.time + DETACH_SECONDS + 100)
-    assert hosts.drain(_stack(), "a", yes=True) == 0, "a detach of a moment ago is no reason to delete the droplet"
+    assert drain.drain(_stack(), "a", yes=True) == 0, "a detach of a moment ago is no reason to delete the droplet"
 
 
 def _silent_from_the_shutdown_on(account: FakeCluster, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,14 +103,14 @@ def _silent_from_the_shutdown_on(account: FakeCluster, seconds: float, monkeypat
 
         account.before = silent
 
-    monkeypatch.setattr(hosts, "_shut_down", shut_down)
+    monkeypatch.setattr(drain, "_shut_down", shut_down)
 
 
 def test_drain_waits_for_services_that_do_not_answer(
     account: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _silent_from_the_shutdown_on(account, 120, monkeypatch)
-    assert hosts.drain(_stack(), "a", yes=True) == 0, "the droplet is off: to give up would leave the clubs away"
+    assert drain.drain(_stack(), "a", yes=True) == 0, "the droplet is off: to give up would leave the clubs away"
     assert account.is_serving("a")
     assert capsys.readouterr().out.count("nothing answers") == 1, "it says once what it waits for"
 
@@ -126,8 +126,8 @@ def test_drain_waits_for_an_answer_in_the_middle_of_each_step(
         account.cut_power(droplet)
         account.after = every_fifth_fails
 
-    monkeypatch.setattr(hosts, "_shut_down", shut_down)
-    assert hosts.drain(_stack(), "a", yes=True) == 0
+    monkeypatch.setattr(drain, "_shut_down", shut_down)
+    assert drain.drain(_stack(), "a", yes=True) == 0
     assert account.is_serving("a")
     assert account.violations == []
 
@@ -137,7 +137,7 @@ def test_drain_that_gives_up_names_the_droplet_and_how_to_go_on(
 ) -> None:
     monkeypatch.setattr(time, "monotonic", account.now)
     _silent_from_the_shutdown_on(account, 1_000_000, monkeypatch)
-    assert hosts.drain(_stack(), "a", yes=True) == 1
+    assert drain.drain(_stack(), "a", yes=True) == 1
     said = capsys.readouterr().out
     assert "Droplet 1 is off" in said
     assert "a: not ready after 900 s. nothing answers." in said
@@ -147,7 +147,7 @@ def test_drain_that_gives_up_names_the_droplet_and_how_to_go_on(
 def test_drain_does_not_stop_because_another_host_needs_a_person(account: FakeCluster) -> None:
     account.alive[4] = True
     account.volumes["b"].actions.append(Action("detach", "in-progress", account.time - 2 * DETACH_SECONDS))
-    assert hosts.drain(_stack(), "a", yes=True) == 0, "droplet 1 is off, and nothing is in the way of host a"
+    assert drain.drain(_stack(), "a", yes=True) == 0, "droplet 1 is off, and nothing is in the way of host a"
     assert account.is_serving("a")
 
 
@@ -158,7 +158,7 @@ def test_drain_stays_within_the_requests_that_digitalocean_allows(
     for name in ("workers", "carrier", "actions", "address_at"):
         monkeypatch.setattr(account, name, partial(_asked, asked, getattr(account, name)))
     began = account.time
-    assert hosts.drain(_stack(), "a", yes=True) == 0
+    assert drain.drain(_stack(), "a", yes=True) == 0
     assert len(asked) * 60 / (account.time - began) < 250, "a token's requests in a minute; the rest are answered 429"
 
 
@@ -188,9 +188,9 @@ def test_a_shutdown_is_waited_for_while_its_droplet_s_state_is_unknown(monkeypat
                 raise answer
             return answer
 
-    monkeypatch.setattr(hosts, "DigitalOceanAccount", Account)
+    monkeypatch.setattr(drain, "DigitalOceanAccount", Account)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
-    hosts._shut_down(Cluster("fleet", OUTPUTS, "token"), 1)
+    drain._shut_down(Cluster("fleet", OUTPUTS, "token"), 1)
     assert answers == [], "a droplet that was told to shut down goes off, whatever one look says"
 
 
@@ -204,5 +204,5 @@ def test_a_shutdown_is_waited_for_while_its_droplet_s_state_is_unknown(monkeypat
 def test_drain_refuses(account: FakeCluster, prepare: Callable[[FakeCluster], None], host: str, problem: str) -> None:
     prepare(account)
     with pytest.raises(ClusterError, match=problem):
-        hosts.drain(_stack(), host, yes=True)
+        drain.drain(_stack(), host, yes=True)
     assert account.volumes["a"].carrier == 1
