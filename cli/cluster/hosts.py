@@ -58,8 +58,8 @@ class Cluster:
             raise ClusterError("There is no DigitalOcean token. Set DIGITALOCEAN_TOKEN.")
         return cls(stack.name, outputs, token)
 
-    def passes(self, *, leave: frozenset[str] = frozenset()) -> Passes:
-        """Passes that move the hosts in `leave` away, and place what no droplet has."""
+    def passes(self) -> Passes:
+        """Passes that place what no droplet has."""
         outputs = self.outputs
         nomad = {
             "address": outputs["nomad_address"],
@@ -69,7 +69,7 @@ class Cluster:
             "token": outputs["nomad_management_token"],
         }
         holder = f"{socket.gethostname()}:{os.getpid()}"
-        rules = Rules(may_detach=False, leave=leave)
+        rules = Rules(may_detach=False)
         passes = passes_of(nomad, outputs["hosts"], outputs["worker_tag"], self.token, rules, holder)
         passes.seizes = True
         return passes
@@ -154,6 +154,7 @@ def repair(stack: Stack, *, yes: bool) -> int:
         print(f"\n{failed} The other hosts are ready.")
         return 1
     if not down and not astray:
+        _remove_notes(cluster, passes, found)
         print("\nNothing to repair: the node of every host is ready, and its address leads to it.")
         return 0
     # A takeover may have attached it a moment ago. To move it again would need one more spare.
@@ -177,6 +178,25 @@ def repair(stack: Stack, *, yes: bool) -> int:
     return move(cluster, before, only_down=True)
 
 
+def _remove_notes(cluster: Cluster, passes: Passes, found: Mapping[str, HostView]) -> None:
+    """Remove the notes that droplets lose hosts that are well. A `drain` that was cut short leaves one, and no other
+    host gets the spare of that move. Raises ClusterError."""
+    noted = {host.carrier for host in found.values()} & set(answered(passes.retired))
+    if not noted:
+        return
+    if answered(passes.is_held):
+        print("\nA takeover or another command is at work, so the note that a droplet loses its host stays.")
+        print("Repeat this command in a minute.")
+        return
+    try:
+        _steps(passes)
+    finally:
+        with contextlib.suppress(Unavailable, Refused):  # it ends by itself soon
+            passes.give_back()
+    for number in sorted(noted - set(answered(passes.retired)), key=str):
+        print(f"\n{cluster.worker(number)} keeps its host. The note that it loses it was removed.")
+
+
 def move(cluster: Cluster, before: Mapping[str, int | None], *, only_down: bool = False) -> int:
     """Passes until each host of `before` is ready on another droplet than the one there; with `only_down` also on that
     one: a host that came back stays there. Returns 1 if a person has to act. A service that does not answer is waited
@@ -193,8 +213,8 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None], only_
     requested: dict[str, float] = {}
     waiting, reason, waits = set(before), "", ""
     end = time.monotonic() + _READY_SECONDS
+    passes = cluster.passes()  # one for all: it counts the attaches that were refused
     while time.monotonic() < end:
-        passes = cluster.passes()
         try:
             found, unknown = looks(replace(passes, places=tuple(p for p in passes.places if p.name in waiting)))
             stayed = {name for name, host in found.items() if only_down and host.is_serving}
@@ -204,10 +224,11 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None], only_
                     print(f"host {name} is back on the droplet that it was on, and stays there")
             waiting -= back
             if not waiting:
-                _steps(cluster.passes())  # a host that stayed: its droplet is no longer retired
+                _steps(passes)  # a host that stayed: its droplet is no longer retired
                 print(f"\n{', '.join(sorted(before))}: ready.")
                 return 0
-            steps = _steps(cluster.passes(leave=_still_there(cluster, found, before, requested, passes.now()) - stayed))
+            leave = _still_there(cluster, found, before, requested, passes.now()) - stayed
+            steps = _steps(replace(passes, rules=replace(passes.rules, leave=leave)))
             reason = " ".join(unknown.values())
             pairs = [(place.name, step) for place, step in zip(passes.places, steps, strict=False)]
             waits = " ".join(f"{step.text}." for name, step in pairs if step.kind == "wait" and name in waiting)

@@ -188,8 +188,7 @@ class Passes:
         items, index = self.servers.state()
         lease: dict[str, Any] = json.loads(items.get("lease", "{}"))
         now = self.now()
-        left = float(lease.get("until", 0)) - now
-        if not self.seizes and lease.get("holder") != self.holder and 0 < left <= LONGEST_LEASE_SECONDS:
+        if not self.seizes and self._is_another_s(lease):
             return False
         # The job renews the lease in each pass. In a snapshot the lease is as old as the snapshot.
         renewed = lease.get("renewed", lease.get("until"))
@@ -206,6 +205,14 @@ class Passes:
         self._leased_until = now + LEASE_SECONDS
         self._back_since = float(json.loads(items.get("back_since", "0")))
         return True
+
+    def is_held(self) -> bool:
+        """Whether another program has the lease. Raises Unavailable."""
+        return self._is_another_s(json.loads(self.servers.state()[0].get("lease", "{}")))
+
+    def _is_another_s(self, lease: Mapping[str, Any]) -> bool:
+        left = float(lease.get("until", 0)) - self.now()
+        return lease.get("holder") != self.holder and 0 < left <= LONGEST_LEASE_SECONDS
 
     def give_back(self) -> None:
         """End this program's lease, so that another one acts at once. Raises Unavailable and Refused."""

@@ -35,15 +35,15 @@ def account(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     """Two hosts on workers 1 and 2, and a spare."""
     fake = FakeCluster({"a": 1, "b": 2}, workers=3)
 
-    def passes(_cluster: Cluster, *, leave: frozenset[str] = frozenset()) -> Passes:
-        rules = Rules(may_detach=False, leave=leave)
+    def passes(_cluster: Cluster) -> Passes:
+        rules = Rules(may_detach=False)
         return Passes(fake, fake, fake.places, "workers", rules, "me", fake.now, seizes=True)
 
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "token")
     monkeypatch.setattr(Cluster, "passes", passes)
     monkeypatch.setattr(time, "sleep", fake.pass_time)
     monkeypatch.setattr(time, "time", fake.now)
-    monkeypatch.setattr(drain, "_shut_down", lambda _cluster, droplet: fake.cut_power(droplet))
+    monkeypatch.setattr(drain, "_shut_down", lambda _cluster, _passes, droplet: fake.cut_power(droplet))
     return fake
 
 
@@ -116,7 +116,9 @@ def test_repair_leaves_a_host_that_came_back_where_it_is(
 ) -> None:
     account.cut_power(1)
     for _ in range(steps):
-        Cluster.of(_stack()).passes(leave=frozenset("a")).once()
+        passes = Cluster.of(_stack()).passes()
+        passes.rules = Rules(may_detach=False, leave={"a"})
+        passes.once()
 
     def confirm(_text: str) -> bool:
         account.alive[1] = True
@@ -288,6 +290,35 @@ def test_repair_names_the_refusal_of_an_address_that_cannot_be_assigned(
     account.volumes["a"].carrier, account.volumes["a"].address_at = 2, None
     assert hosts.repair(_stack(), yes=True) == 1
     assert "assign ip-a to droplet 2: refused (The Droplet already has a reserved IP.)" in capsys.readouterr().out
+
+
+def test_repair_frees_the_spare_of_a_drain_that_was_cut_short(
+    account: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.items["retired"] = '{"1": "a"}'
+    passes = Cluster.of(_stack()).passes()
+    assert passes.spare_for(account.places[1]) is None
+    assert hosts.repair(_stack(), yes=True) == 0
+    assert passes.spare_for(account.places[1]) == 3
+    assert "worker 1, droplet 1 keeps its host" in capsys.readouterr().out
+    assert not passes.is_held()
+
+
+def test_repair_leaves_the_spare_of_a_drain_that_is_at_work(
+    account: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.items = {"retired": '{"1": "a"}', "lease": f'{{"holder": "drain", "until": {account.time + 50}}}'}
+    assert hosts.repair(_stack(), yes=True) == 0
+    assert Cluster.of(_stack()).passes().retired() == {1: "a"}
+    assert "Repeat this command in a minute." in capsys.readouterr().out
+
+
+def test_repair_attaches_to_another_spare_if_one_is_refused(account: FakeCluster) -> None:
+    account.alive[4] = True
+    account.attaches_refused = {3}
+    account.cut_power(1)
+    assert hosts.repair(_stack(), yes=True) == 0
+    assert account.volumes["a"].carrier == 4
 
 
 def test_repair_takes_the_lease_of_the_job(account: FakeCluster) -> None:

