@@ -56,23 +56,35 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:40bb226fcf074a73863433374e4ca87fb808351ed2c2741cc8f1e47c0d467f92
+        script "components/takeover/addresses.py" sha256:9f99ddad0a805fd3d2e14177a5549427cba94de11ed54b28d271b467c2aa5e72
       }
 
       template {
-        script "components/takeover/passes.py" sha256:3ac1e7d17ae6a877ffb0de3a62c4d0ce5299fbe8d1c26f36de90092a0553ef84
+        script "components/takeover/decide.py" sha256:756858501d1cc6c3da1ff89231c6230c931bc767ba91b3b1e368417c99065e0d
       }
 
       template {
-        script "components/takeover/program.py" sha256:e8027361cfa846b6aaa3950b9b1972d8e5c1d18e6cae67575245040828e58187
+        script "components/takeover/interfaces.py" sha256:e60b9b569bea1b686151705b79b2e84c22cabefef71e24100fc50e469a4fa10a
       }
 
       template {
-        script "components/takeover/rate_limit.py" sha256:b192b9762f2cb8b7cfeb97f02a8e634e5d0448a2a2ab229eb0a1ce8caa7ba0c9
+        script "components/takeover/passes.py" sha256:e3c5294c6be193a9aca76eed6ef9f13beed11f792eb13be9bb67b87553c3fd32
       }
 
       template {
-        script "components/takeover/services.py" sha256:3b6159cf3dba964a582da149eb5444e2c2e64556eedcae1cefb9ae95f3eb93ea
+        script "components/takeover/program.py" sha256:1021e1e3fd7837b17ac637dfce01b32ea1bdbe65448026fb0f14edbbb93777f0
+      }
+
+      template {
+        script "components/takeover/rate_limit.py" sha256:307e9099f44d2b78e1714b4a2f0d2dd4a22a71ff7efa8b7089979101a4bdfc42
+      }
+
+      template {
+        script "components/takeover/services.py" sha256:938e11319261be78cd680f614a9412d4186fbe06d84415a2f557f70ce23f27cc
+      }
+
+      template {
+        script "components/takeover/spares.py" sha256:c5f7493e05ff09533730aaf595469eefe3ae7ae0d7064b84908dc1d7532ca31d
       }
 
       template {

@@ -8,7 +8,7 @@ from typing import Any, Self
 import pytest
 
 from cli.cluster import drain
-from cli.cluster.hosts import Cluster
+from cli.cluster.hosts import Cluster, ClusterError
 from cli.lib.digitalocean import DigitalOceanError
 from components.takeover.decide import Rules
 from components.takeover.passes import Passes
@@ -144,7 +144,7 @@ def test_a_shutdown_that_ended_without_effect_frees_the_spare(account: FakeClust
             droplets.actions[-1]["status"] = "errored"
 
     droplets.each = each
-    with pytest.raises(drain.ClusterError, match="Droplet 1 is not off after 180 s: active"):
+    with pytest.raises(ClusterError, match="Droplet 1 is not off after 180 s: active"):
         drain.drain(_stack(), "a", yes=True)
     assert _spare_for_b(account) == 3
 
