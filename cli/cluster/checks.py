@@ -79,6 +79,8 @@ def run_checks(subject: ClusterSubject) -> Iterator[CheckResult]:
 
 
 def _checks(subject: ClusterSubject) -> Iterator[tuple[str, Callable[[], CheckVerdict]]]:
+    if subject.options.servers.count > 1:
+        yield "servers' address", lambda: address(subject)
     yield "servers", lambda: servers(subject)
     for host in subject.options.hosts:
         yield f"host {host}", lambda host=host: carried(subject, host)  # type: ignore[misc]
@@ -88,6 +90,19 @@ def _checks(subject: ClusterSubject) -> Iterator[tuple[str, Callable[[], CheckVe
     yield "takeover", lambda: takeover(subject)
     yield "takeover's token", lambda: token(subject)
     yield "clubs", lambda: clubs(subject)
+
+
+def address(subject: ClusterSubject) -> CheckVerdict:
+    """Check that the address leads to a server that answers, the one in the file."""
+    found, wanted = subject.cluster.servers_address, subject.options.servers.endpoint
+    if lost := found.lost():
+        return failed(f"{lost} `./pds repair {subject.cluster.stack}` assigns it to one of these, as a takeover does.")
+    at, leads = found.at(), found.leads_to()
+    if at is not None and at != wanted:
+        return failed(f"{leads}, and the stack file names server {wanted}. {found.to_write(at)}")
+    return (
+        passed(leads) if at else failed(f"{leads}. `pulumi up --stack {subject.cluster.stack} --refresh` assigns it.")
+    )
 
 
 def servers(subject: ClusterSubject) -> CheckVerdict:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cli.cluster.endpoint import ServersAddress
 from cli.errors import CommandError
 from cli.lib.stack import Stack, digitalocean_token
 from components.clients.cluster.hosts import once, passes_of
@@ -74,6 +75,11 @@ class Cluster:
         passes.seizes = True
         return passes
 
+    @property
+    def servers_address(self) -> ServersAddress:
+        """The address that leads to one of the servers."""
+        return ServersAddress(self.stack, self.outputs, self.passes().cloud, self.token)
+
     def worker(self, droplet: int | None) -> str:
         """How a droplet is shown: with its number among the workers."""
         workers = [str(item) for item in self.outputs.get("workers") or []]
@@ -115,7 +121,9 @@ def looks(passes: Passes) -> tuple[dict[str, HostView], dict[str, str]]:
 
 def lines(cluster: Cluster) -> list[str]:
     """The hosts, spares and servers, a line each. Raises ClusterError."""
-    passes = cluster.passes()
+    passes, servers = cluster.passes(), cluster.servers_address
+    if lost := answered(servers.lost):
+        raise ClusterError(f"{lost} `./pds repair {cluster.stack}` assigns it to one of these, as a takeover does.")
     found, unknown = looks(passes)
     droplets = answered(lambda: passes.cloud.workers(passes.tag))
     retired = answered(passes.retired)
@@ -135,14 +143,18 @@ def lines(cluster: Cluster) -> list[str]:
         off = f" (if it hangs, first `doctl compute droplet-action power-off {number} --wait`)"
         hint = off if droplets[number].is_active else ""
         text.append(f"{cluster.worker(number)} {why}: raise its generation to make it a spare{hint}")
-    text.append(f"servers: {', '.join(map(str, cluster.outputs.get('servers') or []))}")
+    leads = f"; {answered(servers.leads_to)}" if servers.is_movable else ""
+    text.append(f"servers: {', '.join(map(str, cluster.outputs.get('servers') or []))}{leads}")
     return text
 
 
 def repair(stack: Stack, *, yes: bool) -> int:
-    """Bring hosts that are down back on spares, and assign each address to the droplet that has the host's volume.
+    """Assign the servers' address to a server that answers, bring hosts that are down back on spares, and assign each
+    address to the droplet that has the host's volume.
     Returns 0 if all is well in the end, 1 if something is left to do."""
     cluster = Cluster.of(stack)
+    if not answered(lambda: cluster.servers_address.repair(yes=yes)):
+        return 1
     for line in lines(cluster):
         print(line)
     passes = cluster.passes()

@@ -70,7 +70,7 @@ def are_rebuilt(servers: Servers, api: NomadApi, token: str, outputs: Mapping[st
             raise ClusterError(
                 f"Nomad at {outputs['nomad_address']} does not answer with its state, but {active} of "
                 f"{servers.count} servers' droplets are active. Nothing was changed. If only the server behind the "
-                "address is lost, name another one in 'cluster.servers.endpoint', then `pulumi up`. If the firewall "
+                "address is lost, `./pds repair` of this stack leads the address to another one. If the firewall "
                 "blocks this machine, correct 'operators.cidrs'. If the servers' state is lost, power them off (`doctl "
                 "compute droplet-action power-off ID --wait`) and repeat the command."
             )

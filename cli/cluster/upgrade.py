@@ -209,6 +209,12 @@ def _faults(run: Upgrade) -> list[str]:
             f"The servers are not healthy: `./pds nomad {run.stack.name} -- operator autopilot health` shows why."
         )
     faults += run.unready()
+    address, wanted = run.cluster.servers_address, run.options.servers.endpoint
+    at = hosts.answered(address.at) if address.is_movable else None
+    if at is not None and at != wanted:
+        # A takeover moved it, so that the file calls the wrong server free to rebuild.
+        leads = hosts.answered(address.leads_to)
+        faults.append(f"{leads}, and the stack file names server {wanted}. {address.to_write(at)}")
     passes = run.cluster.passes()
     if not spares_of(passes.cloud.workers(passes.tag), passes.retired()):
         faults.append(

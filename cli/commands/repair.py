@@ -14,8 +14,9 @@ def repair(stack: str, yes: bool) -> int:
     `pulumi refresh` of the resources that differ from the state, then `pulumi up`. It shows each before it runs. If
     data or an address is lost, or a resource in the account blocks the way, it runs nothing and names the decision.
 
-    For a cluster, it moves the hosts that are down to spare workers, and assigns each address to the droplet that has
-    the host's volume. Then it finishes what a killed engine had begun.
+    For a cluster, it assigns the servers' address to a server that answers, moves the hosts that are down to spare
+    workers, and assigns each address to the droplet that has the host's volume. Then it finishes what a killed engine
+    had begun.
     """
     from cli.cluster import hosts
     from cli.drift import repair

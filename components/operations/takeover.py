@@ -14,13 +14,15 @@ from components.settings.sections.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class TakeoverArgs:
-    """Arguments of `Takeover`. `hosts` has `volume_id` and `address` of each host."""
+    """Arguments of `Takeover`. `hosts` has `volume_id` and `address` of each host; `endpoint` is the address of the
+    servers."""
 
     settings: Settings
     stack: str
     target: NomadTarget
     admin: NomadTarget
     hosts: Mapping[str, Mapping[str, pulumi.Output[str]]]
+    endpoint: pulumi.Output[str]
 
 
 class Takeover(pulumi.ComponentResource):
@@ -48,6 +50,8 @@ class Takeover(pulumi.ComponentResource):
             items={
                 "TAKEOVER_TOKEN": pulumi.Output.secret(cluster.takeover.token.get_secret_value()),
                 "TAKEOVER_HOSTS": pulumi.Output.json_dumps(args.hosts),
+                # A single server has no other one that the address could lead to.
+                **({"TAKEOVER_ENDPOINT": args.endpoint} if cluster.servers.count > 1 else {}),
                 **({"TAKEOVER_NOTIFY_URL": pulumi.Output.secret(notify.get_secret_value())} if notify else {}),
             },
             opts=args.target.options(self),

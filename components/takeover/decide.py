@@ -35,6 +35,7 @@ class Droplet:
     number: int
     is_active: bool
     volumes: frozenset[str]
+    name: str = ""
 
 
 @dataclass(frozen=True)

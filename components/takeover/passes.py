@@ -19,6 +19,7 @@ from components.takeover.decide import (
     no_spare,
     spares_of,
 )
+from components.takeover.endpoint import ENDPOINT, Endpoint
 from components.takeover.interfaces import Cloud, ClusterHost, Servers
 from components.takeover.services import Limited, Refused, Unavailable
 from components.takeover.spares import Attaching, OtherHosts
@@ -57,6 +58,8 @@ class Passes:
     """Time in which Nomad alone is asked about a host that is well. DigitalOcean is asked again after it."""
     limited_seconds: float = 0.0
     """After a pass that was cut short: the time until DigitalOcean takes the next request."""
+    endpoint: Endpoint | None = None
+    """The address of the servers; None if it is not moved."""
     _unknown: dict[str, float] = field(default_factory=dict)
     """Hosts without a node, and since when this program sees none."""
     _refused: dict[str, int] = field(default_factory=dict)
@@ -80,6 +83,8 @@ class Passes:
         nodes = {place.name: self.servers.node(place.name) for place in self.places}
         heard = Heard.of(nodes.values())
         self.tell("", Step("fine"))
+        if limit := self._keep_endpoint():
+            return self._cut_short(limit)
         silent: list[Unavailable] = []
         for place in self._urgent_first(nodes):
             try:
@@ -99,6 +104,16 @@ class Passes:
         if silent and len(silent) == len(self.places):
             raise silent[-1]
         return [self._last[place.name][0] for place in self.places]
+
+    def _keep_endpoint(self) -> Limited | None:
+        """Look at the address of the servers; the limit, if DigitalOcean takes no more requests."""
+        if self.endpoint:
+            try:
+                step = self.endpoint.once(self.now(), self.rules.after_seconds, self._back_since)
+            except Limited as error:
+                return error
+            self.tell(ENDPOINT, step)
+        return None
 
     def last_steps(self) -> list[Step]:
         """The last step of each host that was looked at."""
@@ -259,6 +274,8 @@ class Passes:
             for number in set(spares) - {*chosen, host.carrier}:
                 del droplets[number]
         step = decide(host, droplets, retired, self.now(), self.rules, heard)
+        if self.endpoint and place.name not in self.rules.leave:
+            step = self.endpoint.hold(host, step, self.now())
         if step.kind in ("retire", "detach"):
             before = self.places if step.kind == "retire" else self.places[: self.places.index(place)]
             promised = self._beside(place).promised(droplets, retired, before)

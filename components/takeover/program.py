@@ -2,7 +2,7 @@
 
 Environment: TAKEOVER_TOKEN (DigitalOcean's), TAKEOVER_HOSTS (JSON: name to volume_id and address), TAKEOVER_TAG (of the
 workers), TAKEOVER_AFTER_SECONDS, TAKEOVER_API_URL or empty, NOMAD_TOKEN, NOMAD_ADDR, NOMAD_ALLOC_ID. Optional:
-TAKEOVER_NOTIFY_URL.
+TAKEOVER_NOTIFY_URL, and TAKEOVER_ENDPOINT, the address of several servers.
 """
 
 import http.client
@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 
 from components.takeover.decide import DETACH_SECONDS, Rules, Step
+from components.takeover.endpoint import Endpoint
 from components.takeover.passes import SETTLED, Passes, cluster_of, places_of
 from components.takeover.services import API, DigitalOcean, NomadServers, Refused, Unavailable
 
@@ -129,11 +130,15 @@ def in_background(send: Callable[[str], None]) -> Callable[[str], None]:
 
 def passes_of(environment: Mapping[str, str]) -> Passes:
     """The passes of this program. Raises KeyError and ValueError for a missing or malformed variable."""
+    cloud = DigitalOcean(environment["TAKEOVER_TOKEN"], environment.get("TAKEOVER_API_URL") or API)
+    servers = NomadServers(environment.get("NOMAD_ADDR") or "http://127.0.0.1:4646", environment["NOMAD_TOKEN"])
+    tag, address = environment["TAKEOVER_TAG"], environment.get("TAKEOVER_ENDPOINT")
     return Passes(
-        cloud=DigitalOcean(environment["TAKEOVER_TOKEN"], environment.get("TAKEOVER_API_URL") or API),
-        servers=NomadServers(environment.get("NOMAD_ADDR") or "http://127.0.0.1:4646", environment["NOMAD_TOKEN"]),
+        cloud=cloud,
+        servers=servers,
         places=places_of(json.loads(environment["TAKEOVER_HOSTS"])),
-        tag=environment["TAKEOVER_TAG"],
+        tag=tag,
+        endpoint=Endpoint(cloud, servers, address, cluster_of(tag)) if address else None,
         rules=Rules(after_seconds=float(environment["TAKEOVER_AFTER_SECONDS"])),
         holder=environment["NOMAD_ALLOC_ID"],
     )

@@ -27,6 +27,8 @@ Json = Any
 API = "https://api.digitalocean.com"
 STATE = "takeover/state"
 """The Nomad variable with the retired droplets and the lease."""
+SERVERS_POOL = "servers"
+"""Node pool of the servers' own clients, which run the takeover."""
 _SECONDS = 20
 _MISSED = frozenset({"down", "disconnected"})
 """The states of a node whose heartbeat Nomad has missed."""
@@ -140,7 +142,9 @@ class DigitalOcean:
         query = urlencode({"tag_name": tag, "per_page": 200})
         found = self._http.call("GET", f"/v2/droplets?{query}") or {"droplets": []}
         return {
-            int(item["id"]): Droplet(int(item["id"]), item["status"] == "active", frozenset(item["volume_ids"]))
+            int(item["id"]): Droplet(
+                int(item["id"]), item["status"] == "active", frozenset(item["volume_ids"]), name=item["name"]
+            )
             for item in found["droplets"]
         }
 
@@ -203,8 +207,17 @@ class NomadServers:
     def node(self, datacenter: str) -> Node | None:
         """The node of a host: a ready one, else the one that changed last."""
         stubs = [item for item in self._list("/v1/nodes") if item["Datacenter"] == datacenter]
-        if not stubs:
-            return None
+        return self._newest(stubs) if stubs else None
+
+    def server_nodes(self) -> dict[str, Node]:
+        """The nodes of the servers themselves, by name; of those with one name as `node`."""
+        found: dict[str, list[Json]] = {}
+        for item in self._list("/v1/nodes"):
+            if item["NodePool"] == SERVERS_POOL:
+                found.setdefault(item["Name"], []).append(item)
+        return {name: node for name, stubs in found.items() if (node := self._newest(stubs))}
+
+    def _newest(self, stubs: list[Json]) -> Node | None:
         newest = max(stubs, key=lambda item: (item["Status"] == "ready", int(item["ModifyIndex"])))
         # Only the node itself has the time.
         node = self._http.call("GET", f"/v1/node/{newest['ID']}")

@@ -87,8 +87,8 @@ def refuse_wrong_rights(token: str, url: str) -> None:
 def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse a rebuild of servers by which Nomad loses its state: of more than one without a snapshot, of the one that
     the cluster's address leads to or led to, and by a lower generation. `old` and `new`: `endpoint`, a number from 1,
-    and the servers' `generations`. `old` is empty for a new cluster, which has nothing to compare. Raises ServiceError.
-    """
+    the servers' `generations`, and `names`, the beginning of their droplets' names. `old` is empty for a new cluster,
+    which has nothing to compare. Raises ServiceError."""
     if not old:
         return
     pairs = list(enumerate(zip(old["generations"], new["generations"], strict=False), 1))
@@ -110,6 +110,12 @@ def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
             raise ServiceError(
                 f"{key}.{number}': the cluster's address leads to this server. Rebuilt, it could not join the others. "
                 f"First write 'cluster.servers.endpoint: {other}' alone, and run `pulumi up`. Nothing was changed."
+            )
+        if f"{new['names']}{number}" in _droplets_with_an_address():
+            raise ServiceError(
+                f"{key}.{number}': a takeover has led the cluster's address to this server. Rebuilt, it could not join "
+                f"the others. First run `pulumi up --refresh` without this generation: the address then leads to "
+                f"server {new['endpoint']:.0f}, which has to be healthy. Nothing was changed."
             )
 
 
@@ -144,6 +150,14 @@ def _refuse_lower(kind: str, was: Sequence[float], now: Sequence[float]) -> None
                 f"'cluster.{kind}.generations.{number}' is {after:.0f}, and was {before:.0f} in the last `up`. Is the "
                 "stack file that of an older checkout? A generation can only be raised. Nothing was changed."
             )
+
+
+def _droplets_with_an_address() -> set[str]:
+    """The names of the droplets that have a reserved IP."""
+    api = shell_variable("DIGITALOCEAN_API_URL") or API
+    http = Http(api, {"Authorization": f"Bearer {operator_token()}"})
+    found = _asked(http, "/v2/reserved_ips?per_page=200").get("reserved_ips", [])
+    return {str(item["droplet"]["name"]) for item in found if item["droplet"]}
 
 
 def _carriers(workers: Mapping[str, Any]) -> dict[str, int]:

@@ -8,7 +8,13 @@ import pulumi_digitalocean as digitalocean
 
 from components.host.cluster.network import ClusterNetwork
 from components.host.droplet import account_key_id
-from components.render.cluster.user_data import MachineIdentity, server_user_data, worker_names, worker_user_data
+from components.render.cluster.user_data import (
+    MachineIdentity,
+    server_names,
+    server_user_data,
+    worker_names,
+    worker_user_data,
+)
 from components.render.host.cloud_init import Certificates
 from components.secret_values import as_secret
 from components.settings.sections.cluster import generation_of
@@ -54,7 +60,7 @@ class ClusterDroplets(pulumi.ComponentResource):
             self._droplet(
                 f"{name}-server-{number}",
                 args,
-                label=f"pds-{stack}-server-{number}",
+                label=f"{server_names(stack)}{number}",
                 size=cluster.servers.size,
                 tag=args.network.server_tag,
                 generation=generation_of(cluster.servers, number),

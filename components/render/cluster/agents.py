@@ -9,9 +9,7 @@ from string import Template
 from components.render.host.cloud_init import FILES
 from components.render.host.nomad_agent import agent_config
 from components.settings.sections.settings import Settings
-
-SERVERS_POOL = "servers"
-"""Node pool of the servers' own clients, which run the takeover."""
+from components.takeover.services import SERVERS_POOL as SERVERS_POOL
 
 _SERVER_RESERVE_MIB = 384
 """For Debian, stunnel and the Nomad server: an agent took 153 MiB with little state."""

@@ -27,12 +27,25 @@ from components.render.jobspec import (
 )
 from components.render.nomad_job import own_path
 from components.settings.sections.settings import Settings
-from components.takeover import addresses, decide, interfaces, passes, program, rate_limit, services, spares
+from components.takeover import (
+    addresses,
+    decide,
+    endpoint,
+    interfaces,
+    passes,
+    program,
+    rate_limit,
+    services,
+    spares,
+)
 
 JOB = "pds-takeover"
 
 VARIABLE = own_path(JOB)
-"""Its items: `TAKEOVER_TOKEN`, `TAKEOVER_HOSTS` and, if given, `TAKEOVER_NOTIFY_URL`. No other job may read it."""
+"""Its items: `TAKEOVER_TOKEN`, `TAKEOVER_HOSTS`, with several servers `TAKEOVER_ENDPOINT`, and, if given,
+`TAKEOVER_NOTIFY_URL`. No other job may read it."""
+
+_MODULES = (package, addresses, decide, endpoint, interfaces, passes, program, rate_limit, services, spares)
 
 _MIB = 64
 
@@ -60,10 +73,7 @@ def takeover_job(settings: Settings, stack: str) -> str:
         env=environment,
         templates=(
             Template(destination="local/components/__init__.py", change_mode="noop", data="# A package.\n"),
-            *(
-                _file(module)
-                for module in (package, addresses, decide, interfaces, passes, program, rate_limit, services, spares)
-            ),
+            *(_file(module) for module in _MODULES),
             Template(
                 destination="secrets/takeover.env",
                 env=True,

@@ -49,6 +49,11 @@ def server_tag(stack: str) -> str:
     return f"pds-{stack}-server"
 
 
+def server_names(stack: str) -> str:
+    """The names of the servers' droplets, without the number at their end."""
+    return f"pds-{stack}-server-"
+
+
 def volume_prefix(stack: str) -> str:
     """The beginning of the names of the cluster's volumes, which end with the host."""
     return f"pds-{stack}-"

@@ -88,6 +88,13 @@ class Scenario:
                 self.nomad(f"/v1/operator/raft/transfer-leadership?id={peer['ID']}", "PUT")
         until(lambda: str(self.nomad("/v1/status/leader")).startswith(f"{own}:"), 60, f"server {number} leads")
 
+    def leads_to(self) -> int:
+        """The number of the server that the cluster's address leads to, by the API; 0 for none."""
+        outputs = self.cluster.outputs()
+        droplet = self.cluster.api.dump()["reserved_ips"][outputs["ipv4"]]["droplet_id"]
+        servers = [int(server) for server in outputs["servers"]]
+        return servers.index(droplet) + 1 if droplet in servers else 0
+
     def node_is_ready(self) -> bool:
         """Whether the host's node is ready."""
         nodes = self.nomad("/v1/nodes") or []
@@ -169,12 +176,13 @@ def test_pdses_serve_while_no_server_answers(scenario: Scenario) -> None:
     scenario.whole()
 
 
-def test_the_leader_and_a_host_lost_together(scenario: Scenario) -> None:
-    scenario.lead(2)
+def test_the_leader_which_is_the_server_of_the_endpoint_and_a_host_lost_together(scenario: Scenario) -> None:
+    scenario.lead(1)
+    assert scenario.leads_to() == 1
     dead = scenario.machines.hosts()["a"]
     with written_to(scenario.club) as acknowledged:
         until(lambda: len(acknowledged) > 20, 60, "20 posts")
-        scenario.machines.cut_power(scenario.server(2))
+        scenario.machines.cut_power(scenario.server(1))
         scenario.machines.cut_power(dead)
         cut = time.monotonic()
         before = len(acknowledged)
@@ -186,26 +194,35 @@ def test_the_leader_and_a_host_lost_together(scenario: Scenario) -> None:
     assert spare.droplet_id != dead.droplet_id
     assert scenario.carriers() == [spare.droplet_id]
     assert scenario.machines.containers(dead) == [], "one writer"
+    assert scenario.leads_to() == 2, "the spare's agent knows only this address"
+    assert "endpoint: 2" in scenario.cluster.pds_command("check", "bench", check=False).output
+    scenario.cluster.pulumi("preview", "--expect-no-changes")
     scenario.whole()
 
 
 def test_a_lost_server_and_a_lost_worker_are_rebuilt_by_their_generations(scenario: Scenario) -> None:
     workers = [int(worker) for worker in scenario.cluster.outputs()["workers"]]
     (number,) = (at for at, worker in enumerate(workers, 1) if worker not in scenario.carriers())
+    scenario.change(servers={"count": 3, "endpoint": 2})
+    refuse_changes(scenario.cluster, scenario.chess)
+    assert scenario.leads_to() == 2
     scenario.change(
-        servers={"count": 3, "generations": {"2": 2}}, workers={"spares": 1, "generations": {str(number): 2}}
+        servers={"count": 3, "endpoint": 2, "generations": {"1": 2}},
+        workers={"spares": 1, "generations": {str(number): 2}},
     )
     until(scenario.is_healthy, 240, "three healthy servers")
     assert scenario.health() == 200
     refuse_changes(scenario.cluster, scenario.chess)
 
 
-def test_the_server_of_the_endpoint_is_lost_and_another_one_is_named(scenario: Scenario) -> None:
-    scenario.machines.cut_power(scenario.server(1))
-    until(lambda: scenario.nomad("/v1/status/leader"), 60, "a leader")
+def test_the_server_of_the_endpoint_is_lost_and_the_other_one_is_named(scenario: Scenario) -> None:
+    host = scenario.carriers()
+    scenario.machines.cut_power(scenario.server(2))
     assert scenario.cluster.pulumi("preview", check=False).code == 0
-    scenario.change(servers={"count": 3, "endpoint": 2, "generations": {"2": 2}})
-    scenario.change(servers={"count": 3, "endpoint": 2, "generations": {"1": 2, "2": 2}})
+    until(lambda: scenario.leads_to() == 1, 240, "the address at another server")
+    assert scenario.carriers() == host
+    scenario.change(servers={"count": 3, "endpoint": 1, "generations": {"1": 2}})
+    scenario.change(servers={"count": 3, "endpoint": 1, "generations": {"1": 2, "2": 2}})
     until(scenario.is_healthy, 240, "three healthy servers")
     assert scenario.health() == 200
     refuse_changes(scenario.cluster, scenario.chess)

@@ -60,7 +60,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:756858501d1cc6c3da1ff89231c6230c931bc767ba91b3b1e368417c99065e0d
+        script "components/takeover/decide.py" sha256:7a327ece4eb03b134942f73b26c22d6af2b7768a48fb2b83c87a48c576799b48
+      }
+
+      template {
+        script "components/takeover/endpoint.py" sha256:94e1b52454cc24435ad9a638fb843760b35945eab45130e99a1103dcf1e57c72
       }
 
       template {
@@ -68,11 +72,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:e3c5294c6be193a9aca76eed6ef9f13beed11f792eb13be9bb67b87553c3fd32
+        script "components/takeover/passes.py" sha256:b05fdd8a5c9e5854d22f16d9fcb27fe5be07c3aa1ae3be0a7ce544698af6431a
       }
 
       template {
-        script "components/takeover/program.py" sha256:1021e1e3fd7837b17ac637dfce01b32ea1bdbe65448026fb0f14edbbb93777f0
+        script "components/takeover/program.py" sha256:637d2fb6712e4819344a0557071162e30375e4b830bfbadc81bf26df2197162e
       }
 
       template {
@@ -80,7 +84,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/services.py" sha256:938e11319261be78cd680f614a9412d4186fbe06d84415a2f557f70ce23f27cc
+        script "components/takeover/services.py" sha256:97465eef17140f9294ed1863a322b2a8c2904fd998cf27941a152ffde881bbfb
       }
 
       template {

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from cli import app
-from cli.cluster import checks
+from cli.cluster import checks, endpoint
 from cli.cluster.checks import ClusterSubject
+from cli.cluster.endpoint import ServersAddress
 from cli.cluster.hosts import Cluster
 from components.settings.parse import read
 from components.settings.sections.settings import Settings
@@ -17,7 +18,7 @@ from components.takeover.decide import Droplet, Rules
 from components.takeover.passes import Passes
 from components.takeover.services import Refused
 from tests.support.answers import Answers
-from tests.support.fake_cluster import FakeCluster
+from tests.support.fake_servers import FakeClusterWithServers, ServersAccount
 from tests.support.programs import CLUSTER
 
 RUNNING = (200, [{"ID": "job", "ClientStatus": "running"}])
@@ -27,6 +28,8 @@ LEASE = "GET /v1/var/takeover/state"
 OUTPUTS: dict[str, Any] = {
     "hosts": {"a": {}, "b": {}},
     "workers": ["1", "2", "3"],
+    "servers": ["101", "102", "103"],
+    "ipv4": "203.0.113.9",
     "worker_tag": "workers",
     "clubs": {"chess": {"datacenter": "a"}, "rooks": {"datacenter": "b"}},
 }
@@ -51,7 +54,8 @@ class World:
     """The account, and the servers' answers."""
 
     def __init__(self, settings: Settings) -> None:
-        self.account = FakeCluster({"a": 1, "b": 2}, workers=3, now=time.time())
+        self.account = FakeClusterWithServers({"a": 1, "b": 2}, workers=3, now=time.time())
+        self.answering = {"203.0.113.9"}
         self.settings, self.outputs = settings, dict(OUTPUTS)
         nodes = [{"ID": f"n-{host}", "Datacenter": host, "Status": "ready"} for host in ("a", "b")]
         lease = json.dumps({"holder": "job", "until": self.account.time + 55})
@@ -75,6 +79,8 @@ class World:
         monkeypatch.setattr(Cluster, "passes", lambda _cluster: passes)
         monkeypatch.setattr(ClusterSubject, "api", self.nomad)
         monkeypatch.setattr(checks, "DigitalOcean", lambda _token, _url: self.account)
+        monkeypatch.setattr(ServersAddress, "has_leader", lambda _found, address: address in self.answering)
+        monkeypatch.setattr(endpoint, "DigitalOceanAccount", lambda _token: ServersAccount())
         subject = ClusterSubject(self.settings, Cluster("fleet", self.outputs, "token"))
         return {result.name: (result.ok, result.remark) for result in checks.run_checks(subject)}
 
@@ -89,8 +95,8 @@ def test_a_healthy_cluster_has_nothing_to_do(world: World, monkeypatch: pytest.M
     found = world.verdicts(monkeypatch)
     assert {name: remark for name, (ok, remark) in found.items() if not ok} == {}
     assert list(found) == [
-        "servers", "host a", "disk a", "ingress a", "host b", "disk b", "ingress b", "spares", "takeover",
-        "takeover's token", "clubs",
+        "servers' address", "servers", "host a", "disk a", "ingress a", "host b", "disk b", "ingress b", "spares",
+        "takeover", "takeover's token", "clubs",
     ]  # fmt: skip
     assert found["servers"][1] == "3 of 3 are healthy, and 1 may be lost"
     assert found["host a"][1] == "on worker 1, droplet 1, with its volume and ip-a; clubs chess"
@@ -130,6 +136,17 @@ def _lease(holder: str, seconds: float) -> Callable[[World], None]:
     return change
 
 
+def _lead_to(number: int | None) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        world.account.leads_to = number and 100 + number
+
+    return change
+
+
+def _lose_address(world: World) -> None:
+    world.answering = {"198.51.100.102", "198.51.100.103"}
+
+
 def _unapplied(world: World) -> None:
     world.outputs["clubs"] = {"chess": {"datacenter": "b"}, "rooks": {"datacenter": "b"}}
 
@@ -156,6 +173,9 @@ def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
             "2 of 3 servers are voters",
         ),
         (_answer(AUTOPILOT, (500, "No cluster leader")), "servers", "Is there a leader?"),
+        (_lead_to(3), "servers' address", "leads to server 3, and the stack file names server 1. Write"),
+        (_lead_to(None), "servers' address", "leads to no server. `pulumi up --stack fleet --refresh` assigns it"),
+        (_lose_address, "servers' address", "leads to server 1, and Nomad does not answer there. At their own"),
         (_cut_power, "host a", "its node is not ready. `./pds repair fleet`"),
         (_take_volume, "host a", "no droplet has its volume"),
         (_move_address, "host a", "ip-a leads elsewhere. `./pds repair fleet` assigns it to that droplet"),

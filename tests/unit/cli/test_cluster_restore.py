@@ -145,7 +145,7 @@ def test_servers_that_may_have_their_state_are_not_rebuilt(stack: Any, answer: A
     stack.answer = answer
     stack.droplets = {"11": "off", "12": "active", "13": "active"}
     before = stack.file.read_bytes()
-    with pytest.raises(ClusterError, match=r"2 of 3 servers.*cluster\.servers\.endpoint.*operators\.cidrs"):
+    with pytest.raises(ClusterError, match=r"2 of 3 servers.*`\./pds repair`.*operators\.cidrs"):
         restore.restore(stack, "", yes=True)
     assert stack.file.read_bytes() == before
     assert stack.given == []

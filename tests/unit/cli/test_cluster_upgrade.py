@@ -20,6 +20,7 @@ from tests.support.fake_cluster import FakeCluster, KilledError
 from tests.support.programs import CLUSTER
 
 FIRST_SERVER = 90
+ADDRESS = "203.0.113.9"
 
 
 class _World:
@@ -40,7 +41,7 @@ class _World:
         self.healthy = True
         self.changes_pending = False
         self.rebuilt: list[str] = []
-        self.endpoint = 1
+        self.endpoint = self.leads_to = 1
         self.off: set[int] = set()
         self.refreshed: set[int] = set()
         self.refresh_code = 0
@@ -60,6 +61,7 @@ class _World:
             "hosts": {"a": {}, "b": {}},
             "workers": [str(number) for number in self.workers],
             "servers": [str(number) for number in self.servers],
+            "ipv4": ADDRESS,
             "worker_tag": "workers",
             "nomad_management_token": "management",
         }
@@ -86,7 +88,7 @@ class _World:
                 self._replace(name, present, int(number) - 1)
                 self.applied[name] = generation
         assert replaced <= 1, "one droplet at a time"
-        self.endpoint = section["servers"].get("endpoint", 1)
+        self.endpoint = self.leads_to = section["servers"].get("endpoint", 1)
         self.event()
         return 0
 
@@ -114,7 +116,7 @@ class _World:
             del self.fake.alive[droplet]
             self.fake.alive[self.next] = True
         else:
-            assert self.endpoint != at + 1, "the server that the address leads to"
+            assert at + 1 not in (self.endpoint, self.leads_to), "the server that the address leads to"
             assert self.healthy, "the servers were not healthy"
         present[at] = self.next
         self.next += 1
@@ -180,7 +182,12 @@ _loaded = cache(partial(yaml.load, Loader=yaml.CSafeLoader))
 
 def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: int = 3) -> _World:
     world = _World(tmp_path, servers)
-    fake = world.fake
+    fake, address_at = world.fake, world.fake.address_at
+
+    def leads_to(address: str) -> int | None:
+        return world.servers[world.leads_to - 1] if address == ADDRESS else address_at(address)
+
+    monkeypatch.setattr(fake, "address_at", leads_to)
 
     def passes(_cluster: Cluster) -> Passes:
         rules = Rules(may_detach=False)
@@ -317,6 +324,10 @@ def _action(world: _World) -> None:
         (_action, r"Host a: an action on its volume is in progress\. Repeat the command when it is over"),
         (lambda world: world.fake.items.update(retired='{"3": "b"}'), "There is no spare worker"),
         (lambda world: setattr(world, "changes_pending", True), "changes that are not applied"),
+        (
+            lambda world: setattr(world, "leads_to", 2),
+            r"203\.0\.113\.9 leads to server 2, and the stack file names server 1.*endpoint: 2' into Pulumi",
+        ),
     ],
 )
 def test_refuses_before_anything_is_touched(world: _World, fault: Any, problem: str) -> None:

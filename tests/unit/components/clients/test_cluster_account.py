@@ -4,18 +4,38 @@ from typing import Any
 
 import pytest
 
+from components.clients.cluster import account
 from components.clients.cluster.account import refuse_rebuilt_servers
 from components.clients.errors import ServiceError
 
 
 def _servers(endpoint: int, *generations: int) -> dict[str, Any]:
     # The engine's numbers are floats.
-    return {"endpoint": float(endpoint), "generations": [float(generation) for generation in generations]}
+    return {
+        "endpoint": float(endpoint),
+        "names": "pds-fleet-server-",
+        "generations": [float(generation) for generation in generations],
+    }
+
+
+@pytest.fixture(autouse=True)
+def with_an_address(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of the droplets that have a reserved IP."""
+    names = {"pds-fleet-server-1", "pds-other-server-2"}
+    monkeypatch.setattr(account, "_droplets_with_an_address", lambda: names)
+    return names
 
 
 def test_refuses_to_rebuild_the_server_that_the_address_leads_to() -> None:
     with pytest.raises(ServiceError, match=r"generations\.2'.*First write 'cluster\.servers\.endpoint: 1' alone"):
         refuse_rebuilt_servers(_servers(2, 1, 1, 1), _servers(2, 1, 2, 1))
+
+
+def test_refuses_to_rebuild_the_server_to_which_a_takeover_led_the_address(with_an_address: set[str]) -> None:
+    with_an_address |= {"pds-fleet-server-3"}
+    with pytest.raises(ServiceError, match=r"generations\.3': a takeover has led.*--refresh.*leads to server 1"):
+        refuse_rebuilt_servers(_servers(1, 1, 1, 1), _servers(1, 1, 1, 2))
+    refuse_rebuilt_servers(_servers(1, 1, 1, 1), _servers(1, 1, 2, 1))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
+from components.takeover.decide import Droplet, Node
+from components.takeover.endpoint import EndpointView, server_tag
+from components.takeover.passes import cluster_of
 from offline.mock_engine import RESERVED_IP, Evaluation, Recorded, evaluate
 from policy.checks import findings
 from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open
@@ -125,6 +129,26 @@ def test_the_takeover_s_token_and_webhook_are_in_its_variable_only() -> None:
     assert WEBHOOK not in cluster().jobspec("pds-takeover")
     assert find_secrets_in_texts(cluster()) == []
     assert find_secrets_in_the_open(cluster()) == []
+
+
+def test_the_takeover_knows_the_address_of_several_servers() -> None:
+    (endpoint,) = (item for item in cluster().of(":ReservedIp") if item.name.endswith("-endpoint"))
+    assert endpoint.name == "pds-cluster-network-endpoint"
+    assert cluster().one("pds-takeover-variable").inputs["items"]["TAKEOVER_ENDPOINT"] == RESERVED_IP
+    options = {**CLUSTER, "cluster": {**CLUSTER["cluster"], "servers": {"count": 1}}}
+    config = {f"pds:{key}": json.dumps(value) for key, value in options.items()}
+    single = evaluate("fleet", config, secret_keys=frozenset({"pds:cluster"}))
+    assert "TAKEOVER_ENDPOINT" not in single.one("pds-takeover-variable").inputs["items"], "nowhere to move it to"
+
+
+def test_the_takeover_finds_the_servers_by_tag_and_name() -> None:
+    for number, droplet in enumerate(_droplets("server"), 1):
+        assert droplet.inputs["tags"] == [server_tag(cluster_of("pds-fleet-worker"))]
+        view = EndpointView(RESERVED_IP, "fleet", 5, {5: Droplet(5, True, frozenset(), droplet.inputs["name"])}, {})
+        assert view.server(5) == f"server {number} (droplet 5)"
+        (name,) = re.findall(r'^name += "(.+)"$', _files(droplet)["/etc/nomad.d/agent.hcl"], re.MULTILINE)
+        node = Node(True, 0.0)
+        assert replace(view, nodes={name: node}).node(5) == node
 
 
 def test_namespaces_are_not_deleted_because_an_emptied_nomad_refuses_that() -> None:

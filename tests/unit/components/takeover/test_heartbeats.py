@@ -30,6 +30,17 @@ def _is_moved(node: Node) -> bool:
     return decide(host, workers, {}, NOW, Rules(after_seconds=60), Heard(3, 1)).kind == "retire"
 
 
+def test_a_rebuilt_server_has_the_node_that_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stub(number: int, name: str, status: str, pool: str = "servers") -> dict[str, Any]:
+        return {"ID": f"n-{number}", "Name": name, "NodePool": pool, "Status": status, "ModifyIndex": number}
+
+    stubs = [stub(1, "fleet-server-1", "ready"), stub(2, "fleet-server-1", "down"), stub(3, "a", "ready", "default")]
+    node = {"Status": "ready", "StatusUpdatedAt": NOW, "Meta": None}
+    answers: dict[str, Any] = {"/v1/nodes": stubs, "/v1/node/n-1": node}
+    monkeypatch.setattr(Http, "call", lambda _self, _method, path, _body=None: answers[path])
+    assert NomadServers("http://127.0.0.1:4646", "token").server_nodes() == {"fleet-server-1": Node(True, NOW)}
+
+
 @pytest.mark.parametrize("status", ["down", "disconnected"])
 def test_nomad_missed_the_heartbeats_of_20_seconds_before_it_called_a_node_down(
     status: str, monkeypatch: pytest.MonkeyPatch
