@@ -86,11 +86,12 @@ def refuse_wrong_rights(token: str, url: str) -> None:
 
 def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse a rebuild of servers by which Nomad loses its state: of more than one without a snapshot, of the one that
-    the cluster's address leads to or led to, and by a lower generation. `old` and `new`: `endpoint`, a number from 1,
-    the servers' `generations`, and `names`, the beginning of their droplets' names. `old` is empty for a new cluster,
-    which has nothing to compare. Raises ServiceError."""
+    the cluster's address leads to or led to, and by a lower generation; and fewer servers. `old` and `new`: `endpoint`,
+    a number from 1, the servers' `generations`, and `names`, the beginning of their droplets' names. `old` is empty for
+    a new cluster, which has nothing to compare. Raises ServiceError."""
     if not old:
         return
+    _refuse_another_count(old, new)
     pairs = list(enumerate(zip(old["generations"], new["generations"], strict=False), 1))
     rebuilt = [number for number, (before, after) in pairs if before != after]
     key = "'cluster.servers.generations"
@@ -117,6 +118,23 @@ def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
                 f"the others. First run `pulumi up --refresh` without this generation: the address then leads to "
                 f"server {new['endpoint']:.0f}, which has to be healthy. Nothing was changed."
             )
+
+
+def _refuse_another_count(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse fewer servers, and an address that leads to a new one, which would connect to itself."""
+    was, now = len(old["generations"]), len(new["generations"])
+    if now < was:
+        raise ServiceError(
+            f"'cluster.servers.count' is {now}, and was {was} in the last `up`. Without a majority of these servers "
+            f"Nomad loses its state. The number can only grow. Write 'count: {was}' back. Nothing was changed."
+        )
+    if new["endpoint"] > was:
+        raise ServiceError(
+            f"'cluster.servers.endpoint' names server {new['endpoint']:.0f}, which this `up` creates. It joins the "
+            "others by the address, which has to lead to one of them. Write "
+            f"'endpoint: {old['endpoint']:.0f}' back and run `pulumi up`. Name the new server once all are healthy. "
+            "Nothing was changed."
+        )
 
 
 def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -47,8 +47,23 @@ def test_refuses_to_rebuild_the_server_to_which_a_takeover_led_the_address(with_
         (_servers(1, 1, 2, 2), _servers(1, 1, 1, 1), r"generations\.2' is 1, and was 2.*older checkout"),
         (_servers(2, 2, 2, 2), _servers(1, 1, 1, 1), r"generations\.1' is 1, and was 2"),
         (_servers(1, 1, 2, 1), _servers(1, 1, 1, 1, 1), r"generations\.2' is 1, and was 2"),
+        (_servers(1, 1, 1, 1), _servers(1, 1), r"servers\.count' is 1, and was 3.*Write 'count: 3' back"),
+        (
+            _servers(1, 1),
+            _servers(2, 1, 1, 1),
+            r"endpoint' names server 2, which this `up` creates.*'endpoint: 1' back",
+        ),
     ],
-    ids=["two of three", "the new endpoint", "the old endpoint", "an older file", "an older file, all", "more servers"],
+    ids=[
+        "two of three",
+        "the new endpoint",
+        "the old endpoint",
+        "an older file",
+        "an older file, all",
+        "more servers",
+        "fewer servers",
+        "an endpoint that is new",
+    ],
 )
 def test_refuses_rebuilds_after_which_nomad_has_no_majority(
     old: dict[str, Any], new: dict[str, Any], problem: str, monkeypatch: pytest.MonkeyPatch
