@@ -101,6 +101,13 @@ class NomadApi:
             raise ServiceError(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
         return answer
 
+    def find(self, path: str) -> Json | None:
+        """The decoded answer; None if there is no such thing (404). Raises ServiceError otherwise."""
+        status, answer = self._ask("GET", path)
+        if status not in (200, 404):
+            raise ServiceError(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
+        return answer if status == 200 else None
+
     def post(self, path: str, body: Json) -> Json:
         """The decoded answer. Raises ServiceError unless it is 200."""
         return self._changed("POST", path, body)

@@ -252,4 +252,16 @@ def _datacenter(api: NomadApi, volume: Json) -> str:
 
 
 def _node(api: NomadApi, volume: Json) -> Json:
-    return api.get(f"/v1/node/{volume['NodeID']}")
+    """The node of a volume. Raises ServiceError if Nomad has forgotten it, as `nomad system gc` does with a node that
+    is down (core_sched.go, nodeGC)."""
+    node = api.find(f"/v1/node/{volume['NodeID']}")
+    if node is None:
+        details = api.get(f"/v1/volume/host/{volume['ID']}?namespace={volume['Namespace']}")
+        hosts = [item["RTarget"] for item in details.get("Constraints") or [] if "datacenter" in item["LTarget"]]
+        host = f"host {hosts[0]}" if hosts else "its host"
+        raise ServiceError(
+            f"Nomad has forgotten the node of {host}, on which the volume {volume['Name']} is, because the host is "
+            "down. Nothing was changed. The node comes back with the host: `./pds repair` of the cluster's stack moves "
+            "it to a spare. Then repeat this command."
+        )
+    return node

@@ -41,6 +41,9 @@ server {
   # A new leader knows no heartbeats. The default, 300 s, would delay the news of a dead host so long.
   failover_heartbeat_ttl = "60s"
 
+  # The default, 24h, would forget the node of a host that is down for a day, to which the clubs' volumes belong.
+  node_gc_threshold = "8760h"
+
   # The reserved address leads to one of the servers, which knows the others.
   server_join {
     retry_join     = ["${address}"]

@@ -149,7 +149,8 @@ def on_cluster(**volumes: str) -> Answers:
     api = nomad(gib=None)
     api.answers[CREATE] = (200, {"Volume": {"ID": "v-new"}})
     api.answers[PDS] = (200, {"Stop": False, "TaskGroups": [{"Count": 1}]})
-    stubs = [{"ID": id_, "NodeID": f"n-{host}", "Name": "pds-chess", "State": "ready"} for host, id_ in volumes.items()]
+    stub = {"Name": "pds-chess", "Namespace": "chess", "State": "ready"}
+    stubs = [{**stub, "ID": id_, "NodeID": f"n-{host}"} for host, id_ in volumes.items()]
     api.answers[LIST] = (200, stubs)
     for host in ("a", "b"):
         api.answers[f"GET /v1/node/n-{host}"] = (200, {"Datacenter": host, "Status": "ready"})
@@ -197,6 +198,18 @@ def test_refuses_another_host_than_that_of_the_data() -> None:
         nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b")
     assert created(api) == [], "the jobs would wait for a volume that is elsewhere"
     assert deleted(api) == []
+
+
+def test_a_node_that_nomad_has_forgotten_is_named_by_its_host() -> None:
+    api = on_cluster(a="v-a")
+    api.answers["GET /v1/node/n-a"] = (404, "node not found")
+    of_host = {"LTarget": "${node.datacenter}", "RTarget": "a", "Operand": "="}
+    details = "GET /v1/volume/host/v-a?namespace=chess"
+    api.answers[details] = (200, {**api.answers[details][1], "Constraints": [of_host]})
+    for ask in (nomad_clubs.volume_id, lambda *_arguments: nomad_clubs.create_club(api, "chess", "pds-chess", 5, "a")):
+        with pytest.raises(ServiceError, match=r"forgotten the node of host a, .* pds-chess.*`\./pds repair`"):
+            ask(api, "chess", "pds-chess", "a")
+    assert (created(api), deleted(api)) == ([], []), "the data come back with the host"
 
 
 def test_a_club_that_moves_has_a_volume_on_both_hosts() -> None:
