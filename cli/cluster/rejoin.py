@@ -39,6 +39,7 @@ def rejoin(stack: Stack) -> bool:
         return False
     if not _are_ready(cluster, api, before):
         return False
+    unknown_volumes.remove_outdated(api, outputs["hosts"])
     behind = unknown_volumes.with_unknown_volumes(api, outputs["hosts"])
     return not behind or unknown_volumes.forget(api, stack.name, behind, lambda host, line: _runs(stack, host, line))
 

@@ -32,14 +32,26 @@ def unregistered(api: NomadApi, hosts: Iterable[str], before: Mapping[str, int])
 
 def with_unknown_volumes(api: NomadApi, hosts: Iterable[str]) -> list[str]:
     """The hosts whose node has a volume that the servers do not know. Raises ServiceError."""
-    known = {item["ID"] for item in api.get("/v1/volumes?type=host&namespace=*") or []}
-    ready, found = _ready(api), []
-    for host in hosts:
-        volumes = api.get(f"/v1/node/{ready[host]['ID']}")["HostVolumes"] or {} if host in ready else {}
-        # A volume of the agent's own configuration has no ID.
-        if {item["ID"] for item in volumes.values() if item.get("ID")} - known:
-            found.append(host)
-    return found
+    known = {item["ID"] for item in _records(api)}
+    return [host for host, (_node, volumes) in _of_agents(api, hosts).items() if set(volumes.values()) - known]
+
+
+def remove_outdated(api: NomadApi, hosts: Iterable[str]) -> None:
+    """Remove Nomad's record of each volume whose club was moved after the snapshot: the agent of the record's node does
+    not have the volume, and another host's agent has one of this name that Nomad does not know. A volume that no agent
+    has is kept, because an agent may have failed to restore it. Raises ServiceError."""
+    records, agents = _records(api), _of_agents(api, hosts)
+    known = {item["ID"] for item in records}
+    moved = {name: host for host, (_, volumes) in agents.items() for name, id_ in volumes.items() if id_ not in known}
+    present = {node: (host, volumes) for host, (node, volumes) in agents.items()}
+    for record in records:
+        host, volumes = present.get(record["NodeID"], ("", {}))
+        if host and record["Name"] in moved and record["Name"] not in volumes:
+            path = f"/v1/volume/host/{record['ID']}?namespace={record['Namespace']}"
+            status, answer = api.request("DELETE", path)
+            removed = "is removed" if status == 200 else f"stays: Nomad refuses ({status}: {str(answer).strip()[:200]})"
+            name, now = record["Name"], moved[record["Name"]]
+            print(f"{name} is on host {now} by now. Nomad's record of it on {host} {removed}.")
 
 
 def forget(api: NomadApi, stack: str, hosts: list[str], run: Callable[[str, str], bool]) -> bool:
@@ -60,6 +72,22 @@ def forget(api: NomadApi, stack: str, hosts: list[str], run: Callable[[str, str]
             return False
         time.sleep(_PAUSE)
     return not failed
+
+
+def _records(api: NomadApi) -> list[Any]:
+    """All volumes, as the servers know them."""
+    return list(api.get("/v1/volumes?type=host&namespace=*") or [])
+
+
+def _of_agents(api: NomadApi, hosts: Iterable[str]) -> dict[str, tuple[str, dict[str, str]]]:
+    """The ready node of each host, and the volumes that its agent has: name to ID."""
+    ready, found = _ready(api), {}
+    for host in hosts:
+        if host in ready:
+            volumes = api.get(f"/v1/node/{ready[host]['ID']}")["HostVolumes"] or {}
+            # A volume of the agent's own configuration has no ID.
+            found[host] = ready[host]["ID"], {name: item["ID"] for name, item in volumes.items() if item.get("ID")}
+    return found
 
 
 def _is_another(api: NomadApi, host: str, former: str) -> bool:

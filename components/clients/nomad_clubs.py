@@ -43,7 +43,7 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
         _remove_from_former_nodes(api, club, volume, datacenter)
         further = _further_volumes(api, club, volume, {datacenter, leaving})
         if further and not existing:
-            _refuse_another_host(club, next(iter(further)), datacenter)
+            _refuse_another_host(api, club, next(iter(further.values())), datacenter)
         if further and not _serves(api, club):
             _refuse_to_leave(club, next(iter(further)), datacenter)
         for host, left in further.items():
@@ -100,8 +100,19 @@ def _further_volumes(api: NomadApi, club: str, volume: str, hosts: set[str]) -> 
     return {host: item for host, item in found.items() if host not in hosts}
 
 
-def _refuse_another_host(club: str, where: str, datacenter: str) -> None:
+def _refuse_another_host(api: NomadApi, club: str, volume: Json, datacenter: str) -> None:
     """A host keeps its node's ID on its volume, so the node of the club's data never changes."""
+    node = _node(api, volume)
+    where = node["Datacenter"]
+    if node["Status"] == "ready" and volume["Name"] not in (node.get("HostVolumes") or {}):
+        # Not removed here: an agent that failed to restore the volume does not have it either (plugin `create`).
+        raise ServiceError(
+            f"Nomad has a record of the volume of stack {club} on host {where}, and the agent there does not have the "
+            f"volume. The stack file says {datacenter}. Nothing was changed. If Nomad was restored from a snapshot of "
+            f"before the move to {datacenter}, remove the record: `./pds nomad STACK -- volume delete -type host "
+            f"-namespace {club} {volume['ID']}` with the cluster's stack, and run this `up` again. Otherwise the data "
+            f"are on host {where}: write 'host: {where}' back, and restart Nomad there."
+        )
     raise ServiceError(
         f"The data of stack {club} are on host {where}, and the stack file says {datacenter}. They were not touched. "
         f"Write 'host: {where}' back, then run `./pds move {club} --to STACK --host {datacenter}` with the cluster's "

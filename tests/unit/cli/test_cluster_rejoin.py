@@ -32,17 +32,27 @@ class _Nodes:
         self.former: list[dict[str, Any]] = []
         self.stays_ready = False
         self.volumes = {"n-a": ["v-1"], "n-b": ["v-2"]}
-        self.known = ["v-1", "v-2"]
+        self.known = {"v-1": "n-a", "v-2": "n-b"}
+        self.names: dict[str, str] = {}
+        """Of volumes whose name is not their ID."""
+        self.deleted: list[str] = []
 
     def get(self, path: str) -> Any:
         if path == "/v1/nodes":
             return [{**node, "ModifyIndex": self.index[node["ID"]]} for node in [*self.former, *self.nodes.values()]]
         if path == "/v1/volumes?type=host&namespace=*":
-            return [{"ID": volume} for volume in self.known]
+            return [
+                {"ID": volume, "Name": self.names.get(volume, volume), "NodeID": node, "Namespace": "chess"}
+                for volume, node in self.known.items()
+            ]
         own = {"pds": {"Name": "pds", "ID": ""}}
-        return {
-            "HostVolumes": own | {volume: {"ID": volume} for volume in self.volumes[path.removeprefix("/v1/node/")]}
-        }
+        volumes = self.volumes[path.removeprefix("/v1/node/")]
+        return {"HostVolumes": own | {self.names.get(volume, volume): {"ID": volume} for volume in volumes}}
+
+    def request(self, method: str, path: str) -> tuple[int, Any]:
+        assert method == "DELETE"
+        self.deleted.append(path)
+        return 200, {}
 
     def registers(self, host: str) -> None:
         self.index[self.nodes[host]["ID"]] += 1
@@ -135,6 +145,30 @@ def test_an_agent_with_a_volume_that_nomad_does_not_know_forgets_it(world: _Worl
     world.nodes.volumes["n-a"].append("v-new")
     assert _rejoin()
     assert world.commands == [("a", [_RESTART]), ("b", [_RESTART]), ("a", [_FORGET])]
+
+
+def test_a_record_that_is_older_than_a_move_is_removed(world: _World, capsys: pytest.CaptureFixture[str]) -> None:
+    """The next `up` would take the former host for that of the data."""
+    world.nodes.names = {"v-1": "pds-chess", "v-9": "pds-chess"}
+    world.nodes.volumes = {"n-a": [], "n-b": ["v-2", "v-9"]}
+    assert _rejoin()
+    assert world.nodes.deleted == ["/v1/volume/host/v-1?namespace=chess"]
+    assert "pds-chess is on host b by now. Nomad's record of it on a is removed." in capsys.readouterr().out
+    assert world.commands[-1] == ("b", [_FORGET])
+
+
+@pytest.mark.parametrize("on_b", [[], ["v-9"]], ids=["on no host", "and an unknown volume of another name"])
+def test_a_record_of_a_volume_that_no_other_agent_has_is_kept(world: _World, on_b: list[str]) -> None:
+    world.nodes.volumes = {"n-a": [], "n-b": ["v-2", *on_b]}
+    assert _rejoin()
+    assert world.nodes.deleted == [], "the agent of host a may have failed to set it up"
+
+
+def test_both_volumes_of_a_club_that_is_being_moved_are_kept(world: _World) -> None:
+    world.nodes.names = {"v-1": "pds-chess", "v-9": "pds-chess"}
+    world.nodes.volumes["n-b"].append("v-9")
+    assert _rejoin()
+    assert world.nodes.deleted == []
 
 
 def test_a_former_node_that_nomad_still_calls_ready_is_waited_for(

@@ -153,7 +153,8 @@ def on_cluster(**volumes: str) -> Answers:
     stubs = [{**stub, "ID": id_, "NodeID": f"n-{host}"} for host, id_ in volumes.items()]
     api.answers[LIST] = (200, stubs)
     for host in ("a", "b"):
-        api.answers[f"GET /v1/node/n-{host}"] = (200, {"Datacenter": host, "Status": "ready"})
+        own = {"pds-chess": {"ID": volumes[host]}} if host in volumes else None
+        api.answers[f"GET /v1/node/n-{host}"] = (200, {"Datacenter": host, "Status": "ready", "HostVolumes": own})
     api.answers["GET /v1/node/m-0"] = (200, {"Datacenter": "a", "Status": "ready"})
     for id_ in volumes.values():
         api.answers[f"GET /v1/volume/host/{id_}?namespace=chess"] = (200, {"RequestedCapacityMaxBytes": 5 * GIB})
@@ -210,6 +211,17 @@ def test_a_node_that_nomad_has_forgotten_is_named_by_its_host() -> None:
         with pytest.raises(ServiceError, match=r"forgotten the node of host a, .* pds-chess.*`\./pds repair`"):
             ask(api, "chess", "pds-chess", "a")
     assert (created(api), deleted(api)) == ([], []), "the data come back with the host"
+
+
+def test_a_record_without_a_volume_is_named_and_not_removed() -> None:
+    """It may be older than a move, or the agent failed to set the volume up, whose data are there."""
+    api = on_cluster(a="v-a")
+    api.answers["GET /v1/node/n-a"] = (200, {"Datacenter": "a", "Status": "ready", "HostVolumes": None})
+    with pytest.raises(
+        ServiceError, match=r"does not have the volume.*`\./pds nomad STACK -- volume delete .* chess v-a`"
+    ):
+        nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b")
+    assert (created(api), deleted(api)) == ([], [])
 
 
 def test_a_club_that_moves_has_a_volume_on_both_hosts() -> None:
