@@ -183,11 +183,18 @@ def _runs(subject: ClusterSubject, job: str, namespace: str, nomad: str) -> Chec
 
 
 def spares(subject: ClusterSubject) -> CheckVerdict:
-    """Check that as many workers wait for a host as the file says."""
-    wanted = subject.options.workers.spares
+    """Check that as many workers wait for a host as the file says, and that each worker has the memory that the file
+    counts on."""
+    wanted, memory = subject.options.workers.spares, subject.options.workers.memory_mib
     droplets = subject.passes.cloud.workers(subject.passes.tag)
     retired = subject.passes.retired()
     ready = spares_of(droplets, retired)
+    if small := [number for number, droplet in sorted(droplets.items()) if 0 < droplet.memory_mib < memory]:
+        sizes = ", ".join(f"{subject.cluster.worker(number)}: {droplets[number].memory_mib} MiB" for number in small)
+        return failed(
+            f"smaller than 'cluster.workers.size', which has {memory} MiB: {sizes}. A host there has too little memory "
+            f"for its clubs. Rebuild them: `./pds upgrade {subject.cluster.stack}`, or raise their generations."
+        )
     if len(ready) >= wanted:
         return passed(f"{', '.join(map(subject.cluster.worker, ready))}" if ready else "none, as in the stack file")
     reasons = [

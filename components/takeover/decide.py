@@ -36,6 +36,8 @@ class Droplet:
     is_active: bool
     volumes: frozenset[str]
     name: str = ""
+    memory_mib: int = 0
+    """0 if unknown."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,11 @@ class DigitalOcean:
         found = self._http.call("GET", f"/v2/droplets?{query}") or {"droplets": []}
         return {
             int(item["id"]): Droplet(
-                int(item["id"]), item["status"] == "active", frozenset(item["volume_ids"]), name=item["name"]
+                int(item["id"]),
+                item["status"] == "active",
+                frozenset(item["volume_ids"]),
+                name=item["name"],
+                memory_mib=int(item["memory"]),
             )
             for item in found["droplets"]
         }

@@ -131,6 +131,7 @@ def test_workers_are_found_by_their_tag(client: Client, cloud: DigitalOcean) -> 
     found = cloud.workers("pds-fleet-worker")
     assert list(found) == [worker]
     assert found[worker].is_active
+    assert (found[worker].name, found[worker].memory_mib) == ("one", 2048)
     assert found[worker].volumes == {volume}
 
 
@@ -140,6 +141,9 @@ def test_an_address_is_assigned(client: Client, cloud: DigitalOcean) -> None:
     worker = client.droplet()["id"]
     cloud.assign(address, worker)
     _until(lambda: cloud.address_at(address) == worker)
+    other = client.droplet()["id"]
+    cloud.assign(address, other)
+    _until(lambda: cloud.address_at(address) == other)
 
 
 def test_an_address_that_is_in_the_way_is_found_and_unassigned(client: Client, cloud: DigitalOcean) -> None:

@@ -60,7 +60,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:7a327ece4eb03b134942f73b26c22d6af2b7768a48fb2b83c87a48c576799b48
+        script "components/takeover/decide.py" sha256:23ba0dd47f8455c86cb2031e7338c5f82085373ee3277e7c14aee59bb9f927dc
       }
 
       template {
@@ -84,7 +84,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/services.py" sha256:97465eef17140f9294ed1863a322b2a8c2904fd998cf27941a152ffde881bbfb
+        script "components/takeover/services.py" sha256:feb00ab2a096154c39842552ae33e057927f4853a20071f49b46d523ff1fa2f4
       }
 
       template {

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,6 +129,16 @@ def _lose_spare(world: World) -> None:
     world.account.workers = with_one_off  # type: ignore[method-assign]
 
 
+def _small_worker(world: World) -> None:
+    workers = world.account.workers
+
+    def with_a_small_one(_tag: str) -> dict[int, Droplet]:
+        sizes = {1: 4096, 2: 8192, 3: 2048}
+        return {number: replace(droplet, memory_mib=sizes[number]) for number, droplet in workers(_tag).items()}
+
+    world.account.workers = with_a_small_one  # type: ignore[method-assign]
+
+
 def _lease(holder: str, seconds: float) -> Callable[[World], None]:
     def change(world: World) -> None:
         lease = json.dumps({"holder": holder, "until": world.account.time + seconds})
@@ -183,6 +194,7 @@ def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
         (_answer("GET /v1/job/caddy/allocations?namespace=host-b", (200, [])), "ingress b", "job caddy does not run"),
         (_retire, "spares", "0 of 1 are ready. worker 3, droplet 3 lost host b: raise its generation"),
         (_lose_spare, "spares", "worker 3, droplet 3 is off"),
+        (_small_worker, "spares", "has 4096 MiB: worker 3, droplet 3: 2048 MiB. A host there has too little memory"),
         (_answer("GET /v1/job/pds-takeover/allocations?namespace=default", (200, [])), "takeover", "does not run"),
         (_lease("job", -120), "takeover", "has not looked at the hosts lately"),
         (_lease("laptop:7", 86_400), "takeover", "Its clock is ahead"),
