@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from components.clients.cluster.account import refuse_missing_sizes, refuse_rebuilt_carriers, refuse_wrong_rights
+from components.clients.cluster.account import (
+    refuse_missing_sizes,
+    refuse_rebuilt_carriers,
+    refuse_rebuilt_servers,
+    refuse_wrong_rights,
+)
 from components.clients.errors import PendingError, ServiceError
 from tests.e2e.digitalocean import catalog
 from tests.e2e.digitalocean.scopes import TAKEOVER
@@ -115,6 +120,20 @@ def test_refuses_to_rebuild_or_delete_a_worker_that_carries_a_host(
 ) -> None:
     with pytest.raises(ServiceError, match=rf"Droplet {carrier} runs a host, and .*{cause}"):
         refuse_rebuilt_carriers(_workers(1, 1, 2), new)
+
+
+@pytest.mark.usefixtures("_shell")
+def test_refuses_to_rebuild_the_server_to_which_a_takeover_led_the_address(client: Client) -> None:
+    server = client.droplet(name="pds-fleet-server-3")["id"]
+    client.droplet(name="pds-fleet-server-2")
+    address = client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"]
+    client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)
+    action = client.ask("POST", f"/reserved_ips/{address}/actions", {"type": "assign", "droplet_id": server}, 201)
+    client.finished(action["action"])
+    before = {"endpoint": 1.0, "names": "pds-fleet-server-", "generations": [1.0, 1.0, 1.0]}
+    with pytest.raises(ServiceError, match=r"generations\.3': a takeover has led the cluster's address to this server"):
+        refuse_rebuilt_servers(before, {**before, "generations": [1.0, 1.0, 2.0]})
+    refuse_rebuilt_servers(before, {**before, "generations": [1.0, 2.0, 1.0]})
 
 
 def test_refuses_a_lower_number_without_a_look_at_the_account() -> None:
