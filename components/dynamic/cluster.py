@@ -1,17 +1,32 @@
 """The provider that checks, before anything of a cluster is created or rebuilt, whether that can go well."""
 
 from components.clients.cluster import account as cluster_account
+from components.clients.errors import ServiceError
 from components.dynamic.base import PollingProvider, Props
 
 
 class ClusterAccountProvider(PollingProvider, pickled_as="ClusterAccountProvider"):
     """Refuses sizes that the region does not have, a takeover's token with too few rights or too many, rebuilds of
-    servers that would lose Nomad's state, and rebuilds or deletions of workers that carry a host."""
+    servers that would lose Nomad's state, and rebuilds or deletions of workers that carry a host.
+
+    Output `pending_workers`: the droplets that the last `up` was to rebuild or delete.
+    """
 
     def _run(self, news: Props, olds: Props) -> Props:
         cluster_account.refuse_rebuilt_servers(olds.get("servers") or {}, news["servers"])
-        cluster_account.refuse_rebuilt_carriers(olds.get("workers") or {}, news["workers"])
+        pending = cluster_account.refuse_rebuilt_carriers(olds.get("workers") or {}, news["workers"], _pending(olds))
         cluster_account.refuse_missing_sizes(news["region"], news["sizes"])
         if news["takeover_token"]:
             cluster_account.refuse_wrong_rights(news["takeover_token"], news["api_url"])
-        return dict(news)
+        return {**news, "pending_workers": pending}
+
+    def _is_done(self, olds: Props) -> bool:
+        """False if a takeover has chosen a worker that the last `up` did not come to rebuild: the next one refuses."""
+        try:
+            return not cluster_account.has_carrier(olds.get("workers") or {}, _pending(olds))
+        except ServiceError:
+            return False  # the run says why
+
+
+def _pending(olds: Props) -> list[int]:
+    return [int(droplet) for droplet in olds.get("pending_workers") or ()]

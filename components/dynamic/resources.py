@@ -63,11 +63,11 @@ class StackIdentity(DynamicResource, module="pds", name="StackIdentity"):
 
 class ClusterAccount(DynamicResource, module="pds", name="ClusterAccount"):
     """An account that can carry the cluster. Inputs: `region`, `sizes` (key in the stack file to slug), `servers`
-    (`endpoint` and `generations`), `takeover_token` (empty without a takeover) and `api_url`. Everything of the cluster
-    waits for it."""
+    and `workers` as in `clients/cluster/account.py`, `takeover_token` (empty without a takeover) and `api_url`.
+    Everything of the cluster waits for it."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(ClusterAccountProvider(), name, inputs, (), ("takeover_token",), opts)
+        super().__init__(ClusterAccountProvider(), name, inputs, ("pending_workers",), ("takeover_token",), opts)
 
 
 class HostInUse(DynamicResource, module="pds", name="HostInUse"):

@@ -13,6 +13,8 @@ from components.clients.cluster.account import (
     refuse_wrong_rights,
 )
 from components.clients.errors import PendingError, ServiceError
+from components.dynamic.cluster import ClusterAccountProvider
+from components.takeover.services import DigitalOcean
 from tests.e2e.digitalocean import catalog
 from tests.e2e.digitalocean.scopes import TAKEOVER
 from tests.e2e.environment.api_client import TOKEN, Client, served
@@ -94,6 +96,15 @@ def test_requires_the_operators_token_in_the_shell(monkeypatch: pytest.MonkeyPat
         refuse_missing_sizes("fra1", {})
 
 
+_PROPS: dict[str, Any] = {
+    "region": "fra1",
+    "sizes": {},
+    "servers": {"endpoint": 1.0, "names": "pds-fleet-server-", "generations": [1.0, 1.0, 1.0]},
+    "takeover_token": "",
+    "api_url": "",
+}
+
+
 def _workers(*generations: int) -> dict[str, Any]:
     # The engine's numbers are floats.
     return {"tag": "pds-fleet-worker", "names": "pds-fleet-worker-", "generations": list(map(float, generations))}
@@ -147,6 +158,34 @@ def test_refuses_a_lower_number_without_a_look_at_the_account() -> None:
 )
 def test_accepts_other_changes_of_workers(new: dict[str, Any]) -> None:
     refuse_rebuilt_carriers(_workers(1, 1, 2), new)
+
+
+@pytest.mark.usefixtures("_shell")
+def test_an_update_that_ended_early_rebuilds_no_worker_that_a_takeover_has_chosen_since(client: Client) -> None:
+    provider, before = ClusterAccountProvider(), {**_PROPS, "workers": _workers(1, 1)}
+    spare = int(client.droplet(name="pds-fleet-worker-2", tags=["pds-fleet-worker"])["id"])
+    after = {**_PROPS, "workers": _workers(1, 2)}
+    written = provider.update("id", before, after).outs
+    assert written is not None
+    assert written["pending_workers"] == [spare]
+    assert not provider.diff("id", written, after).changes, "the rebuild is the droplet's own"
+    # The `up` ended here. The takeover attaches a volume.
+    volume = client.volume()["id"]
+    cloud = DigitalOcean(TOKEN, client.api.url)
+    cloud.attach(volume, spare)
+    client.until(lambda: {"carrier": cloud.carrier(volume)}, lambda found: found["carrier"] == spare)
+    assert provider.diff("id", written, after).changes
+    with pytest.raises(ServiceError, match=rf"Droplet {spare} runs a host, and a new generation rebuilds it: worker 2"):
+        provider.update("id", written, after)
+    # Once the host is elsewhere, the next `up` rebuilds the worker, which has another number then.
+    cloud.detach(volume, spare)
+    client.until(lambda: {"carrier": cloud.carrier(volume)}, lambda found: found["carrier"] is None)
+    assert not provider.diff("id", written, after).changes
+    rebuilt = int(client.droplet(name="pds-fleet-worker-2", tags=["pds-fleet-worker"])["id"])
+    client.ask("DELETE", f"/droplets/{spare}", status=204)
+    cloud.attach(volume, rebuilt)
+    client.until(lambda: {"carrier": cloud.carrier(volume)}, lambda found: found["carrier"] == rebuilt)
+    assert not provider.diff("id", written, after).changes
 
 
 @pytest.mark.usefixtures("_shell")

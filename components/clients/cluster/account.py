@@ -5,7 +5,7 @@ on what does not exist, and others by reads that a takeover has no use for. Righ
 be tried without writing. Sources: digitalocean/openapi (`security` of each operation, sizes).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -137,20 +137,24 @@ def _refuse_another_count(old: Mapping[str, Any], new: Mapping[str, Any]) -> Non
         )
 
 
-def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any], pending: Collection[int] = ()) -> list[int]:
     """Refuse to rebuild or delete a worker that has the volume of a host, and a lower generation. `old` and `new`: the
     workers' `generations`, their `tag`, and `names`, the beginning of their droplets' names. `old` is empty for a new
-    cluster. An `up` that ended between this and the rebuild has written `new`, so the next one compares nothing:
-    `./pds upgrade` reads the preview, too. Raises ServiceError."""
+    cluster. Raises ServiceError.
+
+    Returns the droplets, by DigitalOcean's numbers, that this `up` is to rebuild or delete. An `up` that ends before
+    has written `new`, so the next one compares nothing: it gives them as `pending`. A rebuilt droplet has another
+    number, so nothing has to be taken off the list. `./pds upgrade` reads the preview, too."""
     if not old:
-        return
+        return []
     was, now = old["generations"], new["generations"]
-    changed = [number for number in range(1, len(was) + 1) if was[number - 1 : number] != now[number - 1 : number]]
+    changed = {number for number in range(1, len(was) + 1) if was[number - 1 : number] != now[number - 1 : number]}
     _refuse_lower("workers", was, now)
-    carriers = _carriers(new) if changed else {}
-    for number in changed:
-        droplet = carriers.get(f"{new['names']}{number}")
-        if droplet:
+    found = []
+    for droplet, (number, is_carrier) in _workers(new).items() if changed or pending else ():
+        if number not in changed and (droplet not in pending or len(was) < number <= len(now)):
+            continue
+        if is_carrier:
             deletes = "fewer hosts or 'cluster.workers.spares' delete"
             cause = "a new generation rebuilds" if number <= len(now) else deletes
             raise ServiceError(
@@ -158,6 +162,13 @@ def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any]) -> N
                 "meanwhile. `./pds list` shows which worker runs which host. Move it first: `./pds drain` of this "
                 "stack and the host, or `./pds repair` if it is down. Nothing was changed."
             )
+        found.append(droplet)
+    return sorted(found)
+
+
+def has_carrier(workers: Mapping[str, Any], pending: Collection[int]) -> bool:
+    """Whether one of these droplets has the volume of a host by now. Raises ServiceError."""
+    return bool(pending) and any(carries for droplet, (_, carries) in _workers(workers).items() if droplet in pending)
 
 
 def _refuse_lower(kind: str, was: Sequence[float], now: Sequence[float]) -> None:
@@ -178,12 +189,17 @@ def _droplets_with_an_address() -> set[str]:
     return {str(item["droplet"]["name"]) for item in found if item["droplet"]}
 
 
-def _carriers(workers: Mapping[str, Any]) -> dict[str, int]:
-    """The workers that have a volume: name to DigitalOcean's number."""
+def _workers(workers: Mapping[str, Any]) -> dict[int, tuple[int, bool]]:
+    """The workers by DigitalOcean's number: their own number, and whether they have a volume."""
     api = shell_variable("DIGITALOCEAN_API_URL") or API
     query = urlencode({"tag_name": workers["tag"], "per_page": 200})
     answer = _asked(Http(api, {"Authorization": f"Bearer {operator_token()}"}), f"/v2/droplets?{query}")
-    return {str(item["name"]): int(item["id"]) for item in answer.get("droplets", []) if item["volume_ids"]}
+    numbers = {item["id"]: str(item["name"]).removeprefix(workers["names"]) for item in answer.get("droplets", [])}
+    return {
+        int(item["id"]): (int(numbers[item["id"]]), bool(item["volume_ids"]))
+        for item in answer.get("droplets", [])
+        if numbers[item["id"]].isdigit()
+    }
 
 
 def _refuse_without_snapshot() -> None:
