@@ -25,6 +25,9 @@ from tests.support.s3 import BUCKET, KEYS, s3_server
 from tools.trial.xrpc import Client
 
 PORT = 3131
+PAUSE = 1.0
+"""Seconds between two posts: a server lets an account write some 1,600 records in an hour, and answers 3,000 requests in
+five minutes."""
 
 
 @dataclass
@@ -156,7 +159,7 @@ def test_from_nothing_to_three_healthy_servers_and_a_club(scenario: Scenario) ->
 def test_pdses_serve_while_no_server_answers(scenario: Scenario) -> None:
     host = scenario.carriers()
     servers = list(scenario.machines.servers().values())
-    with written_to(scenario.club) as acknowledged:
+    with written_to(scenario.club, PAUSE) as acknowledged:
         for machine in servers:
             scenario.machines.cut_power(machine)
         before = len(acknowledged)
@@ -165,7 +168,7 @@ def test_pdses_serve_while_no_server_answers(scenario: Scenario) -> None:
         while time.monotonic() < end:
             assert scenario.health() == 200
             time.sleep(1)
-        assert len(acknowledged) > before + 20
+        assert len(acknowledged) > before + 20, "a post in one of five seconds, also on a busy machine"
         for machine in servers:
             scenario.machines.start(machine.droplet_id)
         until(scenario.is_healthy, 120, "three healthy servers")
@@ -180,8 +183,8 @@ def test_the_leader_which_is_the_server_of_the_endpoint_and_a_host_lost_together
     scenario.lead(1)
     assert scenario.leads_to() == 1
     dead = scenario.machines.hosts()["a"]
-    with written_to(scenario.club) as acknowledged:
-        until(lambda: len(acknowledged) > 20, 60, "20 posts")
+    with written_to(scenario.club, PAUSE) as acknowledged:
+        until(lambda: len(acknowledged) > 5, 60, "posts")
         scenario.machines.cut_power(scenario.server(1))
         scenario.machines.cut_power(dead)
         cut = time.monotonic()
@@ -231,8 +234,7 @@ def test_the_server_of_the_endpoint_is_lost_and_the_other_one_is_named(scenario:
 
 def test_an_upgrade_rebuilds_every_droplet_one_at_a_time(scenario: Scenario) -> None:
     before = scenario.cluster.outputs()
-    # A server lets an account write some 1,600 records in an hour, and answers 3,000 requests in five minutes.
-    with written_to(scenario.club, pause=1) as acknowledged:
+    with written_to(scenario.club, PAUSE) as acknowledged:
         done = scenario.cluster.pds_command("upgrade", "bench", "--yes", "--settle", "0")
         count = len(acknowledged)
         until(lambda: len(acknowledged) > count + 5, 60, "posts after the upgrade")
@@ -252,7 +254,7 @@ def test_the_state_of_servers_that_are_all_lost_is_restored_from_a_snapshot(scen
     assert (living.code, "and has its state" in living.output) == (2, True)
     host = scenario.machines.hosts()["a"]
     containers = scenario.machines.containers(host)
-    with written_to(scenario.club, pause=1) as acknowledged:
+    with written_to(scenario.club, PAUSE) as acknowledged:
         for droplet in scenario.cluster.outputs()["servers"]:
             # By the API: the command refuses while it calls most of them active.
             scenario.cluster.act(f"/v2/droplets/{droplet}/actions", {"type": "power_off"})
