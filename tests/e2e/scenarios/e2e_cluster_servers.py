@@ -26,8 +26,8 @@ from tools.trial.xrpc import Client
 
 PORT = 3131
 PAUSE = 1.0
-"""Seconds between two posts: a server lets an account write some 1,600 records in an hour, and answers 3,000 requests in
-five minutes."""
+"""Seconds between two posts: a server lets an account write some 1,600 records in an hour, and answers 3,000 requests
+in five minutes."""
 
 
 @dataclass
