@@ -165,7 +165,7 @@ def _sign(new: NewServer) -> None:
     """Have the repository signed with the new key by a commit without writes.
 
     `repo/importRepo.js` stores the old server's commit as the newest one, with the signature of a key that the identity
-    does not name any more. Until the next write relays would refuse it, and a backup would not count it as whole.
+    does not name any more. Until the next write relays would refuse it.
     """
     head = new.head()
     if head.signed_rev == head.rev:

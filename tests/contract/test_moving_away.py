@@ -54,7 +54,7 @@ def _token(side: Side, did: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return token.token
 
 
-def _member(side: Side, name: str, **more: str) -> tuple[str, bytes]:
+def member_of(side: Side, name: str, **more: str) -> tuple[str, bytes]:
     """An account with posts, a blob and preferences; its DID, and the blob's bytes."""
     side.client.log_in("")
     body = {"handle": f"{name}.{side.hostname}", "email": f"{name}@her-mail.org", "password": PASSWORD, **more}
@@ -71,8 +71,8 @@ def _member(side: Side, name: str, **more: str) -> tuple[str, bytes]:
     return did, blob_content
 
 
-def _copy(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
-    """The account on the new server, deactivated, with all the member's data from the old one; both sessions."""
+def arrive(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
+    """An account without records on the new server, deactivated; the sessions on both servers."""
     leaving = old.log_in(did)
     parameters: dict[str, str | int] = {"aud": f"did:web:{new.hostname}", "lxm": "com.atproto.server.createAccount"}
     proof = old.client.query("com.atproto.server.getServiceAuth", parameters)["token"]
@@ -85,9 +85,17 @@ def _copy(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
     arriving = str(new.client.procedure("com.atproto.server.createAccount", body)["accessJwt"])
     new.client.log_in(arriving)
     assert new.status(did) == (False, "deactivated"), "only one server may be active for an account"
+    return leaving, arriving
 
+
+def import_records(old: Side, new: Side, did: str, arriving: str) -> None:
+    """The repository of the old server on the new one."""
     repository = old.client.http.get("/xrpc/com.atproto.sync.getRepo", params={"did": did}).raise_for_status()
     new.send(arriving, "com.atproto.repo.importRepo", repository.content, "application/vnd.ipld.car")
+
+
+def import_blobs(old: Side, new: Side, did: str) -> None:
+    """The blobs, then the preferences."""
     missing = [blob["cid"] for blob in new.client.query("com.atproto.repo.listMissingBlobs", {})["blobs"]]
     assert len(missing) == 1, "one blob"
     for cid in missing:
@@ -96,7 +104,6 @@ def _copy(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
     assert new.client.query("com.atproto.repo.listMissingBlobs", {})["blobs"] == []
     preferences = old.client.query("app.bsky.actor.getPreferences", {})
     new.client.procedure("app.bsky.actor.putPreferences", preferences)
-    return leaving, arriving
 
 
 def _change_identity(old: Side, new: Side, leaving: str, token: str, member_keys: list[str]) -> None:
@@ -109,10 +116,12 @@ def _change_identity(old: Side, new: Side, leaving: str, token: str, member_keys
     new.client.procedure("com.atproto.identity.submitPlcOperation", {"operation": signed["operation"]})
 
 
-def _move(world: World, did: str, handle: str, monkeypatch: pytest.MonkeyPatch, member_keys: list[str]) -> None:
-    """The whole move, in the order of docs/guide/members.md."""
+def activate(
+    world: World, did: str, sessions: tuple[str, str], monkeypatch: pytest.MonkeyPatch, member_keys: list[str]
+) -> None:
+    """The identity names the new server, where the account is in use from now on."""
     old, new = world.old, world.new
-    leaving, arriving = _copy(old, new, did, handle)
+    leaving, arriving = sessions
     assert new.client.query("com.atproto.server.checkAccountStatus", {})["validDid"] is False, (
         "everything is moved but the identity"
     )
@@ -120,6 +129,14 @@ def _move(world: World, did: str, handle: str, monkeypatch: pytest.MonkeyPatch, 
     _change_identity(old, new, leaving, _token(old, did, monkeypatch), member_keys)
     new.send(arriving, "com.atproto.server.activateAccount")
     old.client.procedure("com.atproto.server.deactivateAccount", {})
+
+
+def _move(world: World, did: str, handle: str, monkeypatch: pytest.MonkeyPatch, member_keys: list[str]) -> None:
+    """The whole move, in the order of docs/guide/members.md."""
+    sessions = arrive(world.old, world.new, did, handle)
+    import_records(world.old, world.new, did, sessions[1])
+    import_blobs(world.old, world.new, did)
+    activate(world, did, sessions, monkeypatch, member_keys)
 
 
 def _moved(world: World, did: str, records: dict[str, str], blob_content: bytes) -> None:
@@ -140,7 +157,7 @@ def _moved(world: World, did: str, records: dict[str, str], blob_content: bytes)
 def test_member_moves_without_mail_and_keeps_identity_posts_and_blobs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    did, blob_content = _member(world.old, "ann", recoveryKey=MEMBER_KEY)
+    did, blob_content = member_of(world.old, "ann", recoveryKey=MEMBER_KEY)
     records = world.old.records(did)
     assert len(records) == 4
     handle = f"ann.{NEW}"
@@ -153,7 +170,7 @@ def test_member_moves_without_mail_and_keeps_identity_posts_and_blobs(
 
 
 def test_member_with_an_own_domain_keeps_the_handle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    did, blob_content = _member(world.old, "eve")
+    did, blob_content = member_of(world.old, "eve")
     world.dns[f"TXT _atproto.{OWN_DOMAIN}"] = [f"did={did}"]
     world.old.client.procedure("com.atproto.identity.updateHandle", {"handle": OWN_DOMAIN})
     records = world.old.records(did)

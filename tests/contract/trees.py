@@ -92,6 +92,7 @@ _LOW, _HIGH = list(zip(_keys(0), range(40), strict=False)), list(zip(_keys(1), r
 _FIRST, _SECOND, _THIRD = (key for key, _ in _LOW[:3])
 _ABOVE = next(key for key, _ in _HIGH if key > _SECOND)
 _SPECIAL = b"at.noted.try/!"
+_IMPORTED = "3zzzzzzzzzz22"  # a revision that no commit has
 
 
 def _cid(node: Mapping[str, Any]) -> bytes:
@@ -280,6 +281,29 @@ def _nothing_wrong(account: Account) -> list[str]:
     return []
 
 
+def _another_key(account: Account) -> list[str]:
+    (account.folder / "key").write_bytes(bytes([1] * 32))
+    (root,) = account.rows("select cid from repo_root")[0]
+    return [f"commit {root} is not signed with the account's key"]
+
+
+def _imported(account: Account) -> list[str]:
+    """As importRepo.js leaves it: the commit of the account's old server, at a revision of this one."""
+    _another_key(account)
+    account.write("update repo_root set rev = ?", _IMPORTED)
+    return []
+
+
+def _imported_of_another_account(account: Account) -> list[str]:
+    """importRepo.js accepts any account's repository. The server's next commit would be of that account."""
+    (content,) = account.rows("select content from repo_block join repo_root using (cid)")[0]
+    commit = libipld.encode_dag_cbor(libipld.decode_dag_cbor(content) | {"did": "did:plc:another"})
+    cid = libipld.encode_cid(cid_of_block(commit))
+    account.write("insert into repo_block values (?, ?, ?, ?)", cid, _IMPORTED, len(commit), commit)
+    account.write("update repo_root set cid = ?, rev = ?", cid, _IMPORTED)
+    return [f"commit {cid} is of did:plc:another, not of {account.did}"]
+
+
 def _no_records(account: Account) -> list[str]:
     account.graft({"l": None, "e": []})
     account.write("delete from record")
@@ -315,6 +339,9 @@ def _wide_node(account: Account) -> list[str]:
 CONTENT: dict[str, Callable[[Account], list[str]]] = {
     "nothing": _nothing_wrong,
     "no records": _no_records,
+    "a commit with another key's signature": _another_key,
+    "a commit that was imported": _imported,
+    "an imported commit of another account": _imported_of_another_account,
     "a row under another key": _moved_row,
     "a row that is lost": _lost_row,
     "a row too many": _more_row,
@@ -329,4 +356,4 @@ CONTENT: dict[str, Callable[[Account], list[str]]] = {
     "a record with another codec": _other_codec,
     "a node of 50,000 entries": _wide_node,
 }
-"""Faults of records in a valid tree, with the errors of both verifiers."""
+"""Faults of records and commits with a valid tree, with the errors of both verifiers."""

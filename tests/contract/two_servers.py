@@ -1,6 +1,6 @@
 """Two real servers with one directory: a server of the test's version line, and one of the other line.
 
-Members move between them in `test_moving_away.py` and `test_migrate_account.py`.
+Members move between them in `test_moving_away.py`, `test_arrival_backed_up.py` and `test_migrate_account.py`.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ LONG = (
     "test_unreferenced_blobs",
     "test_backup",
     "test_migrate_account",
+    "test_arrival_backed_up",
     "test_planted_defects",
     "test_preview",
     "test_clubs",
