@@ -140,13 +140,13 @@ DAMAGES = (
 )
 
 
-def _did(running: Running, number: int) -> str:
+def did_of(running: Running, number: int) -> str:
     return running.club.members[number].did
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
 def test_backup_names_the_damaged_account_and_copies_the_others(running: Running, faulty: Data, damage: Damage) -> None:
-    did, other = _did(running, 3), _did(running, 4)
+    did, other = did_of(running, 3), did_of(running, 4)
     damage.do(faulty, did, other)
     output = faulty.take()
     findings = faulty.manifest()["findings"]
@@ -174,7 +174,7 @@ def test_backup_names_the_damaged_account_and_copies_the_others(running: Running
 def test_last_whole_copy_of_a_damaged_account_stays_in_the_backups(
     running: Running, faulty: Data, damage: Damage
 ) -> None:
-    did, other = _did(running, 3), _did(running, 4)
+    did, other = did_of(running, 3), did_of(running, 4)
     faulty.take()
     first = faulty.manifest()
     damage.do(faulty, did, other)
@@ -190,7 +190,7 @@ def test_last_whole_copy_of_a_damaged_account_stays_in_the_backups(
 
 
 def test_blob_that_the_server_lost_stays_in_the_backups_that_had_it(running: Running, faulty: Data) -> None:
-    did = _did(running, 3)
+    did = did_of(running, 3)
     for damage in (lose_a_blob, flip_a_blob):
         faulty.take()
         copied = next((faulty.snapshot / "blocks" / did).iterdir()).read_bytes()
@@ -209,7 +209,7 @@ def test_blob_that_the_server_lost_stays_in_the_backups_that_had_it(running: Run
 
 
 def test_key_of_a_damaged_account_is_kept(running: Running, faulty: Data) -> None:
-    did = _did(running, 3)
+    did = did_of(running, 3)
     overwrite_pages(faulty, did)
     faulty.take()
     assert (faulty.snapshot / repo_path(did) / "key").read_bytes() == key_of(faulty, did).read_bytes()
@@ -222,17 +222,17 @@ def test_each_account_is_checked_once_a_day_and_not_all_at_once(running: Running
     faulty.take()
     manifest = faulty.manifest()
     assert all(entry["checked"] for entry in manifest["repositories"].values()), "the first backup checks all"
-    _set_back(faulty, hours=2)
+    set_back(faulty, hours=2)
     faulty.take()
     again = {did for did, entry in faulty.manifest()["repositories"].items() if entry["checked"] > manifest["finished"]}
     assert 0 < len(again) < len(manifest["repositories"]), "two hours of a day check a share of them"
-    _set_back(faulty, hours=24)
+    set_back(faulty, hours=24)
     faulty.take()
     later = faulty.manifest()
     assert all(entry["checked"] > later["started"] for entry in later["repositories"].values())
 
 
-def _set_back(data: Data, hours: int) -> None:
+def set_back(data: Data, hours: int) -> None:
     """Set the time of the last backup back by so many hours."""
     manifest = data.manifest()
     manifest["started"] = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
@@ -275,7 +275,7 @@ def test_killed_run_is_a_failed_run(faulty: Data) -> None:
 def test_drill_of_a_backup_with_damaged_accounts_serves_the_others(
     running: Running, faulty: Data, directory: PlcDirectory, tmp_path: Path
 ) -> None:
-    broken, pictures, posts = (_did(running, number) for number in (1, 2, 3))
+    broken, pictures, posts = (did_of(running, number) for number in (1, 2, 3))
     overwrite_pages(faulty, broken)
     lose_a_blob(faulty, pictures)
     lose_a_record(faulty, posts)
@@ -298,7 +298,7 @@ def test_drill_of_a_backup_with_damaged_accounts_serves_the_others(
 
 
 def test_unreadable_blob_is_a_finding_about_its_account(running: Running, faulty: Data) -> None:
-    did = _did(running, 3)
+    did = did_of(running, 3)
     _in_store(faulty, did, "insert into blob (cid, mimeType, size, createdAt) values ('', 'x', 1, '')")
     blob = next((faulty.path / "blocks" / did).iterdir())
     blob.unlink()
@@ -315,7 +315,7 @@ def test_check_that_ends_without_a_verdict_is_a_finding_about_its_account(
     running: Running, faulty: Data, tmp_path: Path
 ) -> None:
     """The check of one account runs out of memory, or SQLite crashes it."""
-    did = _did(running, 3)
+    did = did_of(running, 3)
     faulty.take()
     for how in ("SIGKILL", "SIGSEGV"):
         shutil.copytree(PROGRAM.parent, tmp_path / how)
@@ -325,7 +325,7 @@ def test_check_that_ends_without_a_verdict_is_a_finding_about_its_account(
         assert text.count(place) == 1
         dying = f'  if (did === "{did}") process.kill(process.pid, "{how}");\n'
         program.write_text(text.replace(place, place + dying))
-        _set_back(faulty, hours=24)
+        set_back(faulty, hours=24)
         with faulty.start(programs=str(tmp_path / how)) as process:
             output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
@@ -336,7 +336,7 @@ def test_check_that_ends_without_a_verdict_is_a_finding_about_its_account(
 
 
 def test_unreadable_folder_of_accounts_is_a_finding_about_them_only(running: Running, faulty: Data) -> None:
-    did = _did(running, 3)
+    did = did_of(running, 3)
     shard = (faulty.path / repo_path(did)).parent
     faulty.take()
     shutil.rmtree(shard)
@@ -349,10 +349,10 @@ def test_unreadable_folder_of_accounts_is_a_finding_about_them_only(running: Run
 
 
 def test_finding_stays_while_the_account_is_written_to(running: Running, faulty: Data) -> None:
-    did = _did(running, 3)
+    did = did_of(running, 3)
     faulty.take()
     lose_a_record(faulty, did)
-    _set_back(faulty, hours=24)
+    set_back(faulty, hours=24)
     faulty.take()
     first = faulty.manifest()["findings"][did]
     for _ in range(2):

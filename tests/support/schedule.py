@@ -28,6 +28,7 @@ LONG = (
     "test_owner_day",
     "test_snapshot",
     "test_damaged_accounts",
+    "test_damaged_copies",
     "test_unreferenced_blobs",
     "test_backup",
     "test_migrate_account",

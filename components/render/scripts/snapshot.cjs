@@ -19,7 +19,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const departures = require("./account_events.cjs");
-const { Database, NO_ROOM, WAIT, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
+const { Database, NOT, NO_ROOM, WAIT, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
 const { entries, folders, sync } = require("./files.cjs");
 const { Copy, pause, size } = require("./snapshot_accounts.cjs");
 const { home } = require("./repository.cjs");
@@ -31,6 +31,7 @@ const ATTEMPTS = 3;
 const ALL_CHECKED = 20 * 3600 * 1000; // ms; a day, less the delay of a run or two
 const PAUSE_MS = 2; // between accounts: the server's members use the same disk and processor
 const MEBIBYTE = 1024 * 1024;
+const reserve = Number(process.env.PDS_SNAPSHOT_RESERVE_MIB ?? 256) * MEBIBYTE; // of free space, for the server
 
 class Refused extends Error {}
 
@@ -151,6 +152,7 @@ async function checkShare(copy, content) {
   const known = (did) => copy.findings[did] || copy.before?.findings[did]?.checked;
   const suspects = dids.filter((did) => copy.suspects.has(did) || (known(did) && !copy.kept.has(did)));
   const verdicts = await checkAll(next, [...new Set([...suspects, ...dids.slice(0, share)])], { manifest: content, gently: true });
+  await copyDamagedAgain(copy, content, verdicts);
   for (const [did, verdict] of verdicts) {
     repositories[did].checked = new Date().toISOString(); // also if the check was killed: the others have their turn
     // For an account that could not be copied now, that finding is more current than a check of its last copy.
@@ -158,6 +160,23 @@ async function checkShare(copy, content) {
     if (verdict.state === WHOLE) delete copy.findings[did];
     else copy.find(did, verdict.unchecked ? "not checked" : verdict.state, told(did, verdict), { checked: true });
   }
+}
+
+/** Copies accounts again whose kept copy is damaged, and replaces the `verdicts` on them by those on the new copies. */
+async function copyDamagedAgain(copy, content, verdicts) {
+  const damaged = [...verdicts].filter(([did, { state, unchecked }]) => state !== WHOLE && !unchecked && copy.kept.has(did));
+  for (const [did, { state }] of damaged) {
+    if (free() - roomOf(did) < reserve) {
+      copy.repositories[did].stamp = null; // the next run copies it, or is refused for want of room
+      continue;
+    }
+    await copy.again(did, state !== NOT);
+    if (content.accounts.includes(did) && !copy.whole(did) && !copy.findings[did]) copy.lacking(did);
+    verdicts.delete(did);
+  }
+  const copied = damaged.map(([did]) => did).filter((did) => !verdicts.has(did) && copy.repositories[did]);
+  for (const found of await checkAll(next, copied, { manifest: content, gently: true })) verdicts.set(...found);
+  Object.assign(content.counts, { repositories: Object.keys(copy.repositories).length, blobs: copy.blobs });
 }
 
 function told(did, verdict) {
@@ -228,25 +247,35 @@ function manifest(folder) {
 }
 
 function room(copy) {
-  // Includes what is in a log and not yet in its database.
-  const whole = (name) => size(path.join(data, name)) + size(path.join(data, `${name}-wal`));
-  let needed = whole("account.sqlite") + whole("sequencer.sqlite");
-  for (const did of folders(data, unread)) {
-    try {
-      if (!copy.unchanged(did, copy.stamp(did))) needed += whole(path.join(home(did), "store.sqlite"));
-    } catch (error) {
-      unread(error); // a finding, when it is copied
-    }
-  }
-  const disk = fs.statfsSync(stage);
-  const reserve = Number(process.env.PDS_SNAPSHOT_RESERVE_MIB ?? 256) * MEBIBYTE;
-  const free = disk.bavail * disk.bsize;
-  if (free - needed < reserve) {
+  let needed = withLog("account.sqlite") + withLog("sequencer.sqlite");
+  for (const did of folders(data, unread)) needed += roomOf(did, copy);
+  const left = free();
+  if (left - needed < reserve) {
     throw new Refused(
-      `the volume has ${mebibytes(free)} free. The copy takes ${mebibytes(needed)} and has to leave ` +
+      `the volume has ${mebibytes(left)} free. The copy takes ${mebibytes(needed)} and has to leave ` +
         `${mebibytes(reserve)} to the server. Raise 'volume.size_gib'.`
     );
   }
+}
+
+/** Bytes for an account; 0 if the `copy` keeps the previous one. */
+function roomOf(did, copy = null) {
+  try {
+    return copy?.unchanged(did, copy.stamp(did)) ? 0 : withLog(path.join(home(did), "store.sqlite"));
+  } catch (error) {
+    unread(error); // a finding, when it is copied
+    return 0;
+  }
+}
+
+/** Bytes of a database, with what is in its log and not yet in it. */
+function withLog(name) {
+  return size(path.join(data, name)) + size(path.join(data, `${name}-wal`));
+}
+
+function free() {
+  const disk = fs.statfsSync(stage);
+  return disk.bavail * disk.bsize;
 }
 
 /** The accounts of a shard that cannot be read are known from the account database, and become findings. */

@@ -212,6 +212,17 @@ class Copy {
     this.find(did, NOT, `${what}. There is no whole copy of it in this backup; ${remedy}. ${gone}`);
   }
 
+  /**
+   * Copies an account again whose kept copy is damaged. The disk may have damaged the copy alone, and a restore of it
+   * would replace intact data. A copy that can be restored with losses (`usable`) stays if the account is worse.
+   */
+  async again(did, usable) {
+    if (usable) this.before.repositories[did].stamp = null;
+    else delete this.before.repositories[did];
+    this.drop(did);
+    await this.account(did);
+  }
+
   asItIs(did) {
     const store = path.join(home(did), "store.sqlite");
     try {
@@ -246,9 +257,12 @@ class Copy {
 
   /** Removes an account from the copy. */
   drop(did) {
-    for (const tree of [home(did), path.join("blocks", did), path.join("blocks", "quarantine", did)]) {
-      fs.rmSync(path.join(this.next, tree), { recursive: true, force: true });
+    for (const place of PLACES) {
+      const tree = path.join(this.next, "blocks", place, did);
+      this.blobs -= entries(tree).length;
+      fs.rmSync(tree, { recursive: true, force: true });
     }
+    fs.rmSync(path.join(this.next, home(did)), { recursive: true, force: true });
     for (const name of Object.keys(this.files)) if (name.startsWith(home(did) + path.sep)) delete this.files[name];
     delete this.repositories[did];
     delete this.findings[did];

@@ -71,7 +71,7 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot.cjs" sha256:cac7230a6046001e7021d15904db71bd1be578831491bca5428c93170234d4e8
+        script "snapshot.cjs" sha256:0fb1b11ef58a00de8dd0f228505711079ee8406e69814d0c200692aeee4af4c4
       }
 
       template {
@@ -87,7 +87,7 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot_accounts.cjs" sha256:f2ab4702e99f869a2f070e1afbbe8bc8ef60bdd68c2d0968068973c07cad00bd
+        script "snapshot_accounts.cjs" sha256:80d0402cecbf5cc7a4d1ab322cb66151a6cf3bb4d66d0ab6c900fb4d7358cc4f
       }
 
       template {
