@@ -134,6 +134,7 @@ class Running:
     data: Data
     server: PdsProcess
     still: Data
+    admin_password: str
 
 
 def open_environment(program_env: Mapping[str, str], data: Path, directory: PlcDirectory, line: str) -> dict[str, str]:
@@ -167,7 +168,7 @@ def clubs(
             still = replace(data, path=tmp_path_factory.mktemp("still") / "pds")
             shutil.copytree(data.snapshot, still.path)
             (still.path / MANIFEST).unlink()
-            return Running(club=club, data=data, server=server, still=still)
+            return Running(club=club, data=data, server=server, still=still, admin_password=env["PDS_ADMIN_PASSWORD"])
 
         yield club_of
 

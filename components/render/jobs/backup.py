@@ -67,7 +67,10 @@ def _snapshot(settings: Settings) -> Task:
         lifecycle=Lifecycle(hook="prestart"),
         config=hardened(settings, pids_limit=128, command="node", args=("/local/snapshot.cjs",)),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
-        env={name: environment[name] for name in _FROM_SNAPSHOT if name in environment} | blobs_served(settings),
+        env={name: environment[name] for name in _FROM_SNAPSHOT if name in environment}
+        | blobs_served(settings)
+        # The snapshot reports an account that is gone without a recorded deletion.
+        | ({"ACCOUNTS_DELETED": " ".join(sorted(settings.delete.values()))} if settings.delete else {}),
         templates=scripts("snapshot.cjs"),
         resources=resources(settings),
         logs=LOGS,

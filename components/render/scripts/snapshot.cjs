@@ -1,7 +1,7 @@
 // Makes one consistent copy of a PDS's data while the server keeps writing: DATA/.snapshot/current, with a manifest.
 //
 // Runs in the server's own image, with its own SQLite library. It decides the order in which things are copied, and refuses
-// a copy if the account database cannot be read, or the volume is too full. A fault of one account is a
+// a copy if the account database cannot be read or has lost most accounts, or the volume is too full. A fault of one account is a
 // finding (snapshot_accounts.cjs), which the manifest and the run's status contain. The order matters, because no
 // moment is common to all files:
 //
@@ -22,6 +22,7 @@ const departures = require("./account_events.cjs");
 const { Database, NOT, NO_ROOM, WAIT, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
 const { entries, folders, sync } = require("./files.cjs");
 const { Copy, pause, size } = require("./snapshot_accounts.cjs");
+const missingAccounts = require("./missing_accounts.cjs");
 const { home } = require("./repository.cjs");
 const { begin, end } = require("./run_status.cjs");
 
@@ -62,17 +63,21 @@ async function main() {
     await copy.account(did);
     if (!copy.kept.has(did)) await pause(PAUSE_MS);
   }
-  const accounts = await accountsAndEvents(copy);
+  const { accounts, gone } = await accountsAndEvents(copy);
   leaveOut(copy, new Set(accounts));
   const content = describe(copy, identity, accounts, started);
   await checkShare(copy, content);
+  missingAccounts.record(copy, gone);
   content.finished = new Date().toISOString();
   fs.writeFileSync(path.join(next, "manifest.json"), JSON.stringify(content, null, 1) + "\n", { flush: true });
   publish();
   report(copy, content, started);
 }
 
-/** Copies the databases of the whole server, then accounts in them that the first pass lacks. Returns the accounts. */
+/**
+ * Copies the databases of the whole server, then accounts in them that the first pass lacks. Returns the accounts, and
+ * those that are gone.
+ */
 async function accountsAndEvents(copy) {
   for (let attempt = 1; ; attempt++) {
     const accounts = await serverDatabase(copy, "account.sqlite", "select did from actor union select did from account");
@@ -80,10 +85,13 @@ async function accountsAndEvents(copy) {
     for (const did of new Set([...accounts, ...events])) if (!copy.whole(did) && !copy.findings[did]) await copy.account(did);
     for (const name of entries(path.join(data, "actors", "reserved_keys"))) copy.file(path.join("actors", "reserved_keys", name));
     const lacking = accounts.filter((did) => !copy.whole(did) && !copy.findings[did]);
-    // A deleted account loses its files a moment after its row, in older servers before.
-    if (lacking.length === 0 || attempt === ATTEMPTS) {
+    const { gone, now } = missingAccounts.missing({ data, before: copy.before, accounts });
+    // A deleted account loses its files a moment after its row, in older servers before. Its event follows the row.
+    if (lacking.length + now.length === 0 || attempt === ATTEMPTS) {
+      const refusal = missingAccounts.refusal({ data, before: copy.before, now });
+      if (refusal) throw new Refused(refusal);
       for (const did of lacking) copy.lacking(did);
-      return accounts;
+      return { accounts, gone };
     }
     await pause(1000);
   }

@@ -1,5 +1,6 @@
 // Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume of another
-// PDS, and an empty volume without `pds.new`: a healthy empty PDS would create new identities for existing handles.
+// PDS, and an empty volume without `pds.new`: a healthy empty PDS would create new identities for existing handles. It also
+// refuses accounts without their database: the server would make an empty one, and answer as if there were no members.
 //
 // The identity file on the volume holds the hostname and the rotation key's public half, which is in every DID document anyway.
 // The blob file beside it holds where the blobs are: a server that looks elsewhere would serve none of them. `./pds blobs`
@@ -10,7 +11,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const crypto = require("node:crypto");
 const blobPlace = require("./blob_place.cjs");
-const { writeWhole } = require("./files.cjs");
+const { folders, writeWhole } = require("./files.cjs");
 
 const directory = process.env.PDS_DATA_DIRECTORY;
 const identityFile = path.join(directory, ".pds-identity.json");
@@ -18,6 +19,18 @@ const identityFile = path.join(directory, ".pds-identity.json");
 function refuse(problem, remedy) {
   console.error(`REFUSED: ${problem}\n  ${remedy}`);
   process.exit(1);
+}
+
+/** Refuses accounts without account.sqlite. SQLite removes the log beside an empty database. */
+function refuseLostAccounts() {
+  if (fs.statSync(path.join(directory, "account.sqlite"), { throwIfNoEntry: false })?.size > 0) return;
+  const unread = [];
+  const accounts = folders(directory, (error) => unread.push(error));
+  if (accounts.length + unread.length === 0) return;
+  refuse(
+    `account.sqlite is missing or empty, and actors/ ${unread.length > 0 ? `cannot be read (${unread[0].message})` : "holds accounts"}.`,
+    "Restore a backup: `./pds restore STACK`. Without one, look for the file in lost+found on the volume."
+  );
 }
 
 const pair = crypto.createECDH("secp256k1");
@@ -41,6 +54,7 @@ if (fs.existsSync(identityFile)) {
       );
     }
   }
+  refuseLostAccounts();
   console.log(`the volume is that of ${ours.hostname}`);
 } else {
   // Files of the file system, leftovers of a crash of this script, and the first files of backup and restore.
@@ -58,6 +72,7 @@ if (fs.existsSync(identityFile)) {
       "If it is this PDS's data, set 'volume.adopt' to the volume's ID in the stack file."
     );
   }
+  refuseLostAccounts();
   writeWhole(identityFile, JSON.stringify(ours, null, 2) + "\n"); // data without it would be refused after a power cut
   console.log(`wrote the identity file for ${ours.hostname}`);
 }

@@ -71,7 +71,7 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot.cjs" sha256:0fb1b11ef58a00de8dd0f228505711079ee8406e69814d0c200692aeee4af4c4
+        script "snapshot.cjs" sha256:29be237285e748084fed1dc9a9c0859cbed4a3d77aa36a1870aef2dce8638aac
       }
 
       template {
@@ -88,6 +88,10 @@ job "pds-backup" {
 
       template {
         script "snapshot_accounts.cjs" sha256:80d0402cecbf5cc7a4d1ab322cb66151a6cf3bb4d66d0ab6c900fb4d7358cc4f
+      }
+
+      template {
+        script "missing_accounts.cjs" sha256:16c906cda383e62a9adcd2622ee491e0160764ec098f770fdf4e1295705f165f
       }
 
       template {

@@ -103,7 +103,7 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:9b2d39640fe5e9abe81cb56928efd3b4ed6401f2b072e48d7837f1beb2657214
+        script "volume_check.cjs" sha256:a99834691ecb633485c50379318674843696cb31fd08d7ad48b84ae78c1b6509
       }
 
       template {
@@ -197,7 +197,7 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:9b2d39640fe5e9abe81cb56928efd3b4ed6401f2b072e48d7837f1beb2657214
+        script "volume_check.cjs" sha256:a99834691ecb633485c50379318674843696cb31fd08d7ad48b84ae78c1b6509
       }
 
       template {

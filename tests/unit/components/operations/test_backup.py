@@ -158,6 +158,14 @@ def test_snapshot_task_has_the_image_and_user_of_the_server_and_no_secret() -> N
     assert snapshot["lifecycle"] == [{"hook": "prestart", "sidecar": False}]
 
 
+def test_snapshot_task_knows_the_accounts_that_are_listed_for_deletion() -> None:
+    """They are no findings if account.sqlite lacks them."""
+    assert "ACCOUNTS_DELETED" not in task_of(_job(), "snapshot")["env"][0]
+    settings = settings_of(backup=BACKUP, delete={"eve.noted.at": "did:plc:qo2urk437ss36eyefp5jgoyw"})
+    snapshot = task_of(job_of(backup_job(settings, "dev"), "pds-backup"), "snapshot")
+    assert snapshot["env"][0]["ACCOUNTS_DELETED"] == "did:plc:qo2urk437ss36eyefp5jgoyw"
+
+
 def test_send_task_has_a_fixed_host_name() -> None:
     """It identifies the lock of a killed run, and distinguishes it from another stack's."""
     assert task_of(_job(), "send")["config"][0]["hostname"] == "pds-backup-dev"

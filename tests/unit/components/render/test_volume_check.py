@@ -139,6 +139,38 @@ def test_adopted_data_gets_an_identity_file(volume: Volume) -> None:
     assert (volume.path / "account.sqlite").read_text() == "rows", "data is not touched"
 
 
+@pytest.mark.parametrize("content", [None, ""])
+@pytest.mark.parametrize("adopt", [False, True])
+def test_refuses_accounts_without_their_database(volume: Volume, content: str | None, adopt: bool) -> None:
+    """The server would make an empty one and answer, and no member could log in."""
+    if not adopt:
+        assert volume.check(new=True).returncode == 0
+    (volume.path / "actors" / "reserved_keys").mkdir(parents=True)
+    database = volume.path / "account.sqlite"
+    database.write_text("rows")
+    assert volume.check(adopt=adopt).returncode == 0, "a first start that ended before the first account"
+    (volume.path / "actors" / "ab" / "did:plc:alice").mkdir(parents=True)
+    assert volume.check(adopt=adopt).returncode == 0
+    if adopt:
+        (volume.path / IDENTITY_FILE).unlink()
+    database.unlink()
+    if content is not None:
+        database.write_text(content)
+    before = volume.names()
+    refused = volume.check(adopt=adopt)
+    _refused(refused, "account.sqlite is missing or empty, and actors/ holds accounts")
+    assert "./pds restore STACK" in refused.stderr
+    assert volume.names() == before, "a refusal changes nothing"
+
+
+def test_refuses_a_missing_account_database_if_the_accounts_cannot_be_read(volume: Volume) -> None:
+    assert volume.check(new=True).returncode == 0
+    shard = volume.path / "actors" / "ab"
+    shard.parent.mkdir()
+    shard.symlink_to(shard.name)  # opening it is an error, as on a bad disk
+    _refused(volume.check(), "account.sqlite is missing or empty, and actors/ cannot be read")
+
+
 def test_accepts_a_new_volume_after_a_crash_while_writing_the_identity_file(volume: Volume) -> None:
     (volume.path / f"{IDENTITY_FILE}.tmp").write_text('{"hostname":')
     _refused(volume.check(), "the volume is empty")
