@@ -16,7 +16,7 @@ import re
 import shutil
 import signal
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.e2e.environment.forwarding import forwarded
@@ -153,12 +153,13 @@ class ClusterMachines(ProcessMachines):
         machine.volume = machine.root / "no-volume"
 
     def hosts(self) -> dict[str, Machine]:
-        """The workers that carry a host now, by host."""
+        """The workers that carry a host now, by host. One that has the volume and no host yet is left out."""
         found = {}
-        for droplet, _volume in self._carried.items():
+        for droplet in list(self._carried):
             machine = self._machines[droplet]
-            name = shell_values(machine.root / "run/pds/carried.env")["STACK"]
-            found[name.rpartition("-")[2]] = machine
+            with suppress(FileNotFoundError):
+                name = shell_values(machine.root / "run/pds/carried.env")["STACK"]
+                found[name.rpartition("-")[2]] = machine
         return found
 
     def destroy(self, droplet_id: int) -> None:
