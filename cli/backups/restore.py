@@ -205,7 +205,7 @@ def forget_old(stack: Stack) -> int:
 
     Returns the exit code. Raises as above.
     """
-    return _run_alone(stack, {"forget": "yes", "delete": " ".join(sorted(with_backup(stack).delete.values()))})
+    return _run_alone(stack, {"forget": "yes", "delete": _deleted(stack, with_backup(stack))})
 
 
 def _run_alone(stack: Stack, meta: Mapping[str, str]) -> int:
@@ -235,19 +235,30 @@ def with_backup(stack: Stack) -> Settings:
 
 
 def _meta(stack: Stack, settings: Settings, request: RestoreRequest) -> dict[str, str]:
-    removals = stack.state().named("pds-people-removals")
-    known: Mapping[str, str] = removals.outputs.get("taken_down") or {} if removals else {}
+    known = _removals(stack, "taken_down")
     hidden = {known.get(entry, entry) for entry in settings.takedown}
     return _snapshot_meta(request) | {
         "sequence": str(request.sequence or ""),
         "rotation_public_key": _public_key(stack.outputs()),
         # A handle without a DID is unknown to `up` so far; the one below takes it down.
         "takedown": " ".join(sorted(did for did in hidden if did.startswith("did:"))),
-        "delete": " ".join(sorted(settings.delete.values())),
+        "delete": _deleted(stack, settings),
         "bring_back": " ".join(request.bring_back),
         "without": " ".join(request.without),
         "old_data": "" if request.old_data else "no",
     }
+
+
+def _deleted(stack: Stack, settings: Settings) -> str:
+    """Return the DIDs that the stack file deletes, without members who are back: `up` keeps those as well."""
+    deleted = settings.delete.items() - _removals(stack, "returned").items()
+    return " ".join(sorted({did for _handle, did in deleted}))
+
+
+def _removals(stack: Stack, output: str) -> Mapping[str, str]:
+    """Return an output of the stack's AccountRemovals: an entry of the stack file to its DID."""
+    removals = stack.state().named("pds-people-removals")
+    return removals.outputs.get(output) or {} if removals else {}
 
 
 def _snapshot_meta(request: RestoreRequest) -> dict[str, str]:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from pulumi.dynamic import DiffResult, ReadResult
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult
 
 from components.clients import dns, pds_admin
 from components.clients.console import show
@@ -168,36 +168,110 @@ class AccountRemovalsProvider(PdsProvider, pickled_as="AccountRemovalsProvider")
     """Accounts to take down and to delete, as the stack file lists them. Removal from the first list restores the
     account.
 
-    Everything is looked up before anything is done. Output `taken_down` keeps each entry's DID, `deleted` what is gone.
+    Everything is looked up before anything is done. An entry of `delete` is applied once: a member who comes back later
+    is kept and reported. Entries with which the resource is created count as applied, because a lost or replaced
+    state cannot tell them from new ones. Output `taken_down` keeps each entry's DID, `deleted` the applied entries,
+    `unfinished` those whose deletion did not succeed yet, and `returned` the applied ones whose account is on the PDS.
     """
 
-    FOUND: ClassVar[Mapping[str, Any]] = {"taken_down": {}, "deleted": {}}
+    FOUND: ClassVar[Mapping[str, Any]] = {"taken_down": {}, "deleted": {}, "unfinished": {}, "returned": {}}
+
+    @hide_traceback
+    def create(self, props: Props) -> CreateResult:
+        return CreateResult(id_=type(self).__name__, outs=self._run(props, {"deleted": dict(props["delete"])}))
+
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        for handle, did in _news["delete"].items() - (_olds.get("deleted") or {}).items():
+            show(f"{handle} ({did}): `pulumi up` deletes this account permanently, if it is on the PDS")
+        return super().diff(_id, _olds, _news)
+
+    @hide_traceback
+    def read(self, id_: str, props: Props) -> ReadResult:
+        """Which deleted accounts are on the PDS again."""
+        deleted = props.get("deleted")
+        if deleted and self._is_done(props) and props["ingress_state"] not in NOT_QUERIED:
+            with suppress(PendingError):
+                accounts = pds_admin.hosted(pds_admin.server_of(props))
+                return ReadResult(id_, {**props, **_returned(accounts, deleted)})
+        return ReadResult(id_, props)
+
+    def _run(self, news: Props, olds: Props) -> Props:
+        listed = news["delete"].items()
+        of_lines = {key: dict((olds.get(key) or {}).items() & listed) for key in ("deleted", "unfinished", "returned")}
+        if not news["takedown"] and not news["delete"] and not olds.get("taken_down"):
+            return {**news, **self.FOUND, "state": "done"}
+        return super()._run(news, {**olds, **of_lines} if olds else olds)
 
     def _apply(self, server: pds_admin.Server, news: Props, olds: Props) -> Props:
         accounts = pds_admin.hosted(server)
         taken_down = {
             entry: olds["taken_down"].get(entry) or _hosted_did(accounts, entry) for entry in news["takedown"]
         }
+        added = {handle: did for handle, did in news["delete"].items() if olds["deleted"].get(handle) != did}
         handles = {account.did: account.handle for account in accounts}
-        for handle, did in news["delete"].items():
-            if did in handles and handles[did] != handle:
-                raise ServiceError(
-                    f"'delete' lists {handle} as {did}, but this DID is {handles[did]} here. Nothing was deleted. "
-                    "Write the current handle and DID."
-                )
-            if did not in handles and handle in handles.values() and olds["deleted"].get(handle) != did:
-                raise ServiceError(
-                    f"'delete' lists {handle} as {did}, but here it is another account. Nothing was deleted. Remove it "
-                    "from 'delete', or write the DID that `pulumi stack output members` shows."
-                )
-        for did in set(taken_down.values()) - set(olds["taken_down"].values()):
-            pds_admin.take_down(server, did, applied=True)
-        for did in set(olds["taken_down"].values()) - set(taken_down.values()):
-            if did in handles:
-                pds_admin.take_down(server, did, applied=False)
-        for did in set(news["delete"].values()) & handles.keys():
-            pds_admin.delete(server, did)
-        return {"taken_down": taken_down, "deleted": dict(news["delete"]), "state": "done"}
+        _refuse_other_accounts(added, handles, olds["unfinished"])
+        returned = _returned(accounts, olds["deleted"])
+        done: Props = {key: dict(olds[key]) for key in self.FOUND} | returned
+        try:
+            for entry, did in taken_down.items():
+                if did not in olds["taken_down"].values():
+                    pds_admin.take_down(server, did, applied=True)
+                done["taken_down"][entry] = did
+            for entry, did in olds["taken_down"].items():
+                if did not in taken_down.values() and did in handles:
+                    pds_admin.take_down(server, did, applied=False)
+                if entry not in taken_down:
+                    del done["taken_down"][entry]
+            for handle, did in added.items():
+                if did in handles or handle in done["unfinished"]:
+                    done["unfinished"][handle] = did
+                    _delete(server, did)
+                done["unfinished"].pop(handle, None)
+                done["deleted"][handle] = did
+        except ServiceError as error:
+            # The outputs keep what succeeded. Otherwise the next run would delete a member who is back by then.
+            return {**done, "state": f"pending: {error}"}
+        return done
+
+
+def _refuse_other_accounts(added: Mapping[str, str], handles: Mapping[str, str], unfinished: Mapping[str, str]) -> None:
+    """Raise ServiceError if an entry's handle and DID are not one account. `handles` maps each hosted DID to its
+    handle. An unfinished deletion may have freed the handle."""
+    for handle, did in added.items():
+        if did in handles and handles[did] != handle:
+            raise ServiceError(
+                f"'delete' lists {handle} as {did}, but this DID is {handles[did]} here. Nothing was deleted. "
+                "Write the current handle and DID."
+            )
+        if did not in handles and handle in handles.values() and unfinished.get(handle) != did:
+            raise ServiceError(
+                f"'delete' lists {handle} as {did}, but here it is another account. Nothing was deleted. Remove it "
+                "from 'delete', or write the DID that `pulumi stack output members` shows."
+            )
+
+
+def _delete(server: pds_admin.Server, did: str) -> None:
+    """Delete an account, or what a failed deletion left of it. The server can repeat a deletion; it reports NotFound
+    if blobs are in a bucket and the repository, which lists them, is gone."""
+    try:
+        pds_admin.delete(server, did)
+    except pds_admin.RefusedError as refusal:
+        if refusal.error != "NotFound" or pds_admin.account(server, did):
+            raise
+
+
+def _returned(accounts: Sequence[pds_admin.Account], deleted: Mapping[str, str]) -> Props:
+    """The outputs `returned` and `state`, by the entries of `delete` that were applied before."""
+    handles = {account.did: account.handle for account in accounts}
+    returned = {handle: did for handle, did in deleted.items() if did in handles}
+    if not returned:
+        return {"returned": {}, "state": "done"}
+    names = ", ".join(f"{handles[did]} ({did})" for did in returned.values())
+    return {
+        "returned": returned,
+        "state": f"'delete' still lists {names}, but an entry is applied only once. The account is on the PDS and is "
+        "kept. Remove the entry. To delete the account, run `pulumi up` without the entry, then add the entry again",
+    }
 
 
 def _hosted_did(accounts: Sequence[pds_admin.Account], entry: str) -> str:

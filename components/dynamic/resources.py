@@ -183,7 +183,8 @@ class Handle(DynamicResource, module="pds", name="Handle"):
 
 
 class AccountRemovals(DynamicResource, module="pds", name="AccountRemovals"):
-    """Accounts taken down and deleted. Inputs: those of `PdsProvider`, `takedown`, `delete`."""
+    """Accounts taken down and deleted. Inputs: those of `PdsProvider`, `takedown`, `delete`. `./pds restore` reads the
+    outputs `taken_down` and `returned`."""
 
     state: pulumi.Output[str]
 

@@ -56,15 +56,14 @@ class People(pulumi.ComponentResource):
     def _members(self, name: str, args: PeopleArgs) -> dict[str, Member]:
         """Removals come first: they may free a handle or an e-mail address."""
         settings = args.settings
-        after: list[pulumi.Resource] = [args.ready]
-        if settings.members or settings.takedown or settings.delete:
-            removals = AccountRemovals(
-                f"{name}-removals",
-                {**self._server, "takedown": list(settings.takedown), "delete": dict(settings.delete)},
-                pulumi.ResourceOptions(parent=self, depends_on=[args.ready]),
-            )
-            warn_unless_done("Takedown and deletion", removals.state)
-            after.append(removals)
+        # It exists without entries, too: entries with which it is created count as applied.
+        removals = AccountRemovals(
+            f"{name}-removals",
+            {**self._server, "takedown": list(settings.takedown), "delete": dict(settings.delete)},
+            pulumi.ResourceOptions(parent=self, depends_on=[args.ready]),
+        )
+        warn_unless_done("Takedown and deletion", removals.state)
+        after: list[pulumi.Resource] = [args.ready, removals]
         members: dict[str, Member] = {}
         for options in settings.members:
             # A changed handle is the same member: the account's state has the previous name.

@@ -19,7 +19,7 @@ from components.dynamic.accounts import (
 )
 from offline.stackfile import read_settings
 from tests.contract.member_server import PASSWORD, HostConnection, Props, handle_of, log_in, made
-from tools.trial.xrpc import RefusedError
+from tools.trial.xrpc import Client, RefusedError
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("clock")]
 
@@ -51,18 +51,62 @@ def test_account_is_taken_down_and_restored_as_listed(place: HostConnection) -> 
         provider.create({**listed, "takedown": ["unknown.noted.at"]})
 
 
+def _to_delete(place: HostConnection, delete: dict[str, str], **change: str) -> Props:
+    return {**place.common(), "takedown": [], "delete": delete, **change}
+
+
 def test_account_is_deleted_only_if_handle_and_did_match(place: HostConnection) -> None:
     one, two = (made(place, f"{place.new_name()}.noted.at") for _ in range(2))
     provider = AccountRemovalsProvider()
+    empty = provider.create(_to_delete(place, {})).outs or {}
     for handle, did in ((one["handle"], two["did"]), (one["handle"], "did:plc:unknown")):
         with pytest.raises(ServiceError, match=f"'delete' lists {one['handle']} as {did}.*Nothing was deleted"):
-            provider.create({**place.common(), "takedown": [], "delete": {handle: did}})
-    inputs = {**place.common(), "takedown": [], "delete": {one["handle"]: one["did"]}}
-    done = provider.create(inputs).outs or {}
+            provider.update("id", empty, _to_delete(place, {handle: did}))
+    inputs = _to_delete(place, {one["handle"]: one["did"]})
+    done = provider.update("id", empty, inputs).outs or {}
     assert done["deleted"] == {one["handle"]: one["did"]}
     dids = {account.did for account in pds_admin.hosted(place.server)}
     assert (one["did"] in dids, two["did"] in dids) == (False, True)
     assert provider.update("id", done, inputs).outs == done, "a second run changes nothing"
+    repeated = {**done, "deleted": {}, "unfinished": inputs["delete"], "state": "pending: it timed out"}
+    assert provider.update("id", repeated, inputs).outs == done, "the server deletes an account again that is gone"
+
+
+def _client(place: HostConnection, token: str) -> Client:
+    client = Client(str(place.client.http.base_url), "noted.at")
+    client.log_in(token)
+    return client
+
+
+def _proof_of_identity(place: HostConnection, did: str) -> str:
+    """A token that lets the member create an account with this DID on the server, as another server would sign it."""
+    body = {"identifier": did, "password": PASSWORD}
+    client = _client(place, place.client.procedure("com.atproto.server.createSession", body)["accessJwt"])
+    lxm = "com.atproto.server.createAccount"
+    return str(client.query("com.atproto.server.getServiceAuth", {"aud": "did:web:noted.at", "lxm": lxm})["token"])
+
+
+def _come_back(place: HostConnection, did: str, handle: str, proof: str) -> None:
+    (code,) = pds_admin.invite_codes(place.server, 1, 1)
+    body = {"did": did, "handle": handle, "email": "back@her-mail.org", "password": PASSWORD, "inviteCode": code}
+    assert _client(place, proof).procedure("com.atproto.server.createAccount", body)["did"] == did
+
+
+def test_member_who_comes_back_after_a_deletion_is_not_deleted_by_the_next_pause(
+    place: HostConnection,
+) -> None:
+    member = made(place, f"{place.new_name()}.noted.at")
+    did, handle = member["did"], member["handle"]
+    proof = _proof_of_identity(place, did)
+    provider = AccountRemovalsProvider()
+    inputs = _to_delete(place, {handle: did})
+    done = provider.update("id", provider.create(_to_delete(place, {})).outs or {}, inputs).outs or {}
+    _come_back(place, did, handle, proof)
+    for state in ("paused", "open"):
+        done = provider.update("id", done, _to_delete(place, {handle: did}, ingress_state=state)).outs or {}
+    assert handle_of(place, did) == handle
+    assert done["state"].startswith(f"'delete' still lists {handle} ({did})")
+    assert provider.create(inputs).outs == done, "a replaced resource keeps the member, too"
 
 
 def test_invite_codes_are_created_once_and_more_when_the_count_grows(place: HostConnection) -> None:

@@ -270,7 +270,7 @@ def test_deleted_account_is_not_created_again(place: HostConnection) -> None:
 
 def test_wrong_admin_password_is_a_one_line_error(place: HostConnection) -> None:
     for provider in (AccountProvider(), AccountRemovalsProvider()):
-        inputs = place.account("wrong.noted.at", admin_password="wrong", takedown=[], delete={})
+        inputs = place.account("wrong.noted.at", admin_password="wrong", takedown=["a"], delete={})
         with pytest.raises(ServiceError, match=r"refuses this stack's admin password.*'secrets.admin_password'"):
             provider.create(inputs)
 

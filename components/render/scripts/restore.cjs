@@ -61,7 +61,8 @@ async function restoreAll() {
   say("identities", `${keys.size} asked, ${Object.keys(told.moved).length} are another server's`);
   say("events", `continue after number ${told.sequence}`);
 
-  const left = whoLeft({ since, statuses: told.statuses, wanted: wanted() });
+  const there = new Set([...found.manifest.accounts, ...accounts.carried]);
+  const left = whoLeft({ there, departed, since, statuses: told.statuses, wanted: wanted() });
   const done = await made(source, found, accounts, (now) => wholeJob(found, now, told, left));
   if (departed.length > 0) departures.write(list, departed);
   const todo = { step: "out", old: swaps.aside(data) };

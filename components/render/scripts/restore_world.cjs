@@ -103,12 +103,17 @@ async function ask(relay, method, parameters) {
 }
 
 /**
- * Changes of accounts since the snapshot: `deleted` and `hidden` (DIDs), `resting` (DID to why), and `notes`. `since`
- * maps a DID to its last status in the list of departures; `wanted` has the operator's parameters (DIDs).
+ * Changes of accounts since the snapshot: `deleted` and `hidden` (DIDs), `resting` (DID to why), and `notes`. `there`
+ * has the DIDs of the snapshot and of what is carried over; `departed` is the list of departures; `since` maps a DID to
+ * its last status in it after the snapshot; `wanted` has the operator's parameters (DIDs).
  */
-function whoLeft({ since, statuses, wanted }) {
-  const left = { deleted: new Set(wanted.delete), hidden: new Set(wanted.takedown), resting: {}, notes: [] };
+function whoLeft({ there, departed, since, statuses, wanted }) {
+  const left = { deleted: new Set(), hidden: new Set(wanted.takedown), resting: {}, notes: [] };
   const back = new Set(wanted.bring_back);
+  for (const did of wanted.delete.filter((other) => !back.has(other))) {
+    if (there.has(did) && isBack(did, departed, since)) left.notes.push(`${did} came back after it was deleted, and is kept; remove it from 'delete'`);
+    else left.deleted.add(did);
+  }
   for (const [did, status] of since) {
     if (back.has(did)) continue;
     if (status === "deleted") left.deleted.add(did);
@@ -122,6 +127,14 @@ function whoLeft({ since, statuses, wanted }) {
     else left.notes.push(`the relay passes nothing on of ${did} (${status}); if you took it down, do so again`);
   }
   return { ...left, deleted: [...left.deleted], hidden: [...left.hidden] };
+}
+
+/**
+ * Whether an account that the operator deletes came back since. As in `up`, an entry of 'delete' is applied once. A
+ * snapshot that has the account is of before its last deletion only if that is among the departures `since`.
+ */
+function isBack(did, departed, since) {
+  return departed.some((line) => line.did === did && line.status === "deleted") && since.get(did) !== "deleted";
 }
 
 module.exports = { Unknown, oldData, whoLeft, world };

@@ -64,7 +64,8 @@ class Settings(Section):
         (), doc="Accounts to take down, by handle or DID. Removing an entry restores it.", example=["did:plc:…"]
     )
     delete: Annotated[Mapping[Handle, Did], *READ_ONLY_MAP] = option(
-        default_factory=dict, doc="Accounts to delete permanently: `handle: DID`, both current."
+        default_factory=dict,
+        doc="Accounts to delete permanently: `handle: DID`, both current. Each entry is applied once.",
     )
     relay_raised: bool = option(
         False, doc="Whether the relay raised its limit of 100 accounts for this PDS. Allows more than 90 members."

@@ -139,7 +139,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:a808ce571e69f6d8488eb8a3ce359d5554f78e244df1a0970157813eec551919
+        script "restore.cjs" sha256:a8c3498dc43f94cd172768189ca1274aa6a569bb9a23913ccb1df407a9ee0c91
       }
 
       template {
@@ -183,7 +183,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_world.cjs" sha256:a3018865d31df323a3b2d9843e9cb4dbd5ebff8ad51a365c9216a57d70244fc5
+        script "restore_world.cjs" sha256:dfc376ac873b5cb3f7033dad3b13bd35c8ee83b35f6f6b800a9014a1746f8f3f
       }
 
       template {

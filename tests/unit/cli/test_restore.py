@@ -113,6 +113,16 @@ def test_passes_deleted_and_taken_down_accounts_to_the_restore_job(alice: Owner)
     assert (meta["bring_back"], meta["sequence"]) == ("did:plc:ann", "7")
 
 
+def test_members_who_are_back_are_deleted_by_no_restore_and_keep_their_keys(alice: Owner) -> None:
+    ann, eve = "did:plc:ar7c4by46qjdydhdevvrndac", "did:plc:qo2urk437ss36eyefp5jgoyw"
+    alice.write(backup=BACKUP, delete={"ann.noted.at": ann, "eve.noted.at": eve})
+    outputs = {"returned": {"ann.noted.at": ann}}
+    alice.pulumi.state(("pds-people-removals", "pulumi-python:dynamic/pds:AccountRemovals", "1", outputs))
+    restore.restore(alice.stack, RestoreRequest(yes=True))
+    restore.forget_old(alice.stack)
+    assert [meta["delete"] for meta in alice.nomad.dispatched] == [eve, eve], "`up` keeps Ann, too"
+
+
 def test_restores_the_last_snapshot_on_the_volume_without_a_bucket(alice: Owner) -> None:
     restore.restore(alice.stack, RestoreRequest(snapshot="volume", yes=True))
     (meta,) = alice.nomad.dispatched

@@ -73,7 +73,7 @@ def test_handle_is_changed_after_its_record_is_created(club: Evaluation) -> None
 
 
 def test_without_members_no_resource_or_output_of_members_exists(dev: Evaluation) -> None:
-    assert not [item.name for item in dev.resources if re.search("member|removals|invites|unlisted|confirm", item.name)]
+    assert not [item.name for item in dev.resources if re.search("member|invites|unlisted|confirm", item.name)]
     assert not dev.outputs.keys() & {"members", "member_passwords", "invite_codes", "confirm_job"}
 
 
