@@ -20,7 +20,7 @@ const { documents } = require("./did_documents.cjs");
 const { folders } = require("./files.cjs");
 const { home } = require("./repository.cjs");
 const { finishOne, makeOneReady, putOneInPlace } = require("./restore_one.cjs");
-const { Unknown, oldData, whoLeft, world } = require("./restore_world.cjs");
+const { Unknown, deletedSince, lastStatuses, oldData, whoLeft, world } = require("./restore_world.cjs");
 const { IDENTITY_FILE, verify } = require("./verify.cjs");
 
 const MEBIBYTE = 1024 * 1024;
@@ -54,14 +54,14 @@ async function restoreAll() {
   room(found.manifest);
   const before = oldData(data, notServing.held);
   const departed = departures.merged(before.list, departures.lines(path.join(place, "list", departures.LIST)));
-  const since = departures.since(departed, found.manifest.started);
-  const accounts = await choices(source, found, before, since);
+  const accounts = await choices(source, found, before, departed);
   const keys = new Map([...accounts.chosen].map(([did, { verdict }]) => [did, verdict.key]));
   const told = await outside([...accounts.chosen.keys()], keys, before, found.manifest, await asking);
   say("identities", `${keys.size} asked, ${Object.keys(told.moved).length} are another server's`);
   say("events", `continue after number ${told.sequence}`);
 
   const there = new Set([...found.manifest.accounts, ...accounts.carried]);
+  const since = lastStatuses(departed, found.manifest.started, accounts.carried);
   const left = whoLeft({ there, departed, since, statuses: told.statuses, wanted: wanted() });
   const done = await made(source, found, accounts, (now) => wholeJob(found, now, told, left));
   if (departed.length > 0) departures.write(list, departed);
@@ -114,19 +114,25 @@ async function verified(source, onAccounts) {
   return found;
 }
 
-async function choices(source, found, before, since) {
+async function choices(source, found, before, departed) {
   // A move's snapshot is of a stopped server. Data on its new volume are of an earlier stay: no account comes from them.
   const old = asked("old_data") === "no" ? accountsOf.oldAccounts(data, null, [], []) : oldAccounts(before);
   const older = new accountsOf.Older(exchange, found.manifest.started, request.olderAreThere);
   const shared = { found, old, scratch: place, without: dids("without") };
   const { chosen, leftOut } = await accountsOf.choose({ ...shared, source, older });
-  const ended = [...since].filter(([, status]) => status === "deleted").map(([did]) => did);
-  const carried = await accountsOf.newer({ ...shared, deleted: [...ended, ...dids("delete")] });
+  const gone = deletedSince(old.dids, before.created, departed, wanted());
+  const carried = await accountsOf.newer({ ...shared, deleted: [...gone.keys()] });
   for (const [did, { of, instead }] of chosen) {
     if (instead) console.log(`FROM ${of ? `THE BACKUP OF ${of}` : "THE OLD DATA"}: ${did}: ${instead}`);
     else if (of) console.log(`AS OF ${of}: ${did}: ${found.manifest.findings[did]?.what ?? "its last whole copy"}`);
   }
-  for (const did of carried.chosen.keys()) console.log(`CARRIED OVER: ${did}: it was made after the snapshot`);
+  for (const did of carried.chosen.keys()) {
+    const isNewer = before.created[did] >= found.manifest.started;
+    console.log(`CARRIED OVER: ${did}: ${isNewer ? "it was made after the snapshot" : "only the old data have it, though it is older than the snapshot"}`);
+  }
+  for (const [did, time] of gone) {
+    if (time && !found.manifest.accounts.includes(did)) console.log(`LEFT OUT: ${did}: only the old data have it, and it was deleted on ${time}`);
+  }
   return {
     snapshot: new Set(chosen.keys()),
     chosen: new Map([...chosen, ...carried.chosen]),

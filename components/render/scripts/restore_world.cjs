@@ -17,15 +17,17 @@ class Unknown extends Error {}
 
 /**
  * The readable part of the old data in `data`: account events, and the last numbers of events and repositories.
- * `accounts` is an open connection to the old account database, or undefined.
+ * `accounts` is an open connection to the old account database, or undefined. `created` maps a DID to the time at which
+ * its account was made there.
  */
 function oldData(data, accounts) {
   const list = departures.lines(path.join(data, departures.LIST));
-  const before = { list, sequence: 0, revisions: {}, accounts: null };
+  const before = { list, sequence: 0, revisions: {}, accounts: null, created: {} };
   const sequencer = path.join(data, "sequencer.sqlite");
   try {
     before.revisions = Object.fromEntries(accounts?.prepare("select did, rev from repo_root").raw().all() ?? []);
-    before.accounts = accounts ? accounts.prepare("select did from actor order by did").pluck().all() : null;
+    before.created = Object.fromEntries(accounts?.prepare('select did, "createdAt" from actor order by did').raw().all() ?? []);
+    before.accounts = accounts ? Object.keys(before.created) : null;
   } catch (error) {
     console.log(`note: the old account.sqlite cannot be read: ${error.message}`);
   }
@@ -130,6 +132,36 @@ function whoLeft({ there, departed, since, statuses, wanted }) {
 }
 
 /**
+ * The accounts `dids` of the old data that are not carried over: DID to the time of its deletion, or null if only the
+ * operator's list has it. The volume can be older than the snapshot, so the whole list of departures counts. An account
+ * that was made after its last deletion is a member's who came back.
+ */
+function deletedSince(dids, created, departed, wanted) {
+  const last = departures.since(departed, "");
+  const times = new Map(departed.filter(({ status }) => status === "deleted").map(({ did, time }) => [did, time]));
+  const isGone = (did) => {
+    if (wanted.bring_back.includes(did)) return false;
+    if (!times.has(did)) return wanted.delete.includes(did);
+    return last.get(did) === "deleted" && !(created[did] > times.get(did));
+  };
+  return new Map(dids.filter(isGone).map((did) => [did, times.get(did) ?? null]));
+}
+
+/**
+ * DID to its last status in the list of departures: of the snapshot's accounts since it `started`, of those that are
+ * `carried` over from the old data ever, because these can be older. A deletion is of before such an account was made.
+ */
+function lastStatuses(departed, started, carried) {
+  const statuses = departures.since(departed, started);
+  const ever = departures.since(departed, "");
+  for (const did of carried) {
+    if (["takendown", "suspended", "deactivated"].includes(ever.get(did))) statuses.set(did, ever.get(did));
+    else statuses.delete(did);
+  }
+  return statuses;
+}
+
+/**
  * Whether an account that the operator deletes came back since. As in `up`, an entry of 'delete' is applied once. A
  * snapshot that has the account is of before its last deletion only if that is among the departures `since`.
  */
@@ -137,4 +169,4 @@ function isBack(did, departed, since) {
   return departed.some((line) => line.did === did && line.status === "deleted") && since.get(did) !== "deleted";
 }
 
-module.exports = { Unknown, oldData, whoLeft, world };
+module.exports = { Unknown, deletedSince, lastStatuses, oldData, whoLeft, world };

@@ -139,7 +139,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:a8c3498dc43f94cd172768189ca1274aa6a569bb9a23913ccb1df407a9ee0c91
+        script "restore.cjs" sha256:3141ed6dc91dcf70ac6bf9955ff841d3ec46b9c5a734c847f06219482efdecd1
       }
 
       template {
@@ -183,7 +183,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_world.cjs" sha256:dfc376ac873b5cb3f7033dad3b13bd35c8ee83b35f6f6b800a9014a1746f8f3f
+        script "restore_world.cjs" sha256:57aff2b2ee907859718d85ab711d9aef44d75f96c44db0b3fcde83affb2c94ea
       }
 
       template {
