@@ -46,11 +46,13 @@ class RestoreRequest:
     DID of the one account to restore, `without` those to leave out, `bring_back` those to restore although they were
     deleted or taken down since. `sequence` is a number above every event that a relay saw, if no relay answers.
     `source` is the stack of the backups. Without `old_data` no account comes from the data on the volume.
+    `without_directory` restores accounts whose identities the directory does not return.
     """
 
     snapshot: str = ""
     only: str = ""
     without: tuple[str, ...] = ()
+    without_directory: bool = False
     sequence: int = 0
     bring_back: tuple[str, ...] = ()
     source: Stack | None = None
@@ -131,6 +133,11 @@ def _restore_one(stack: Stack, settings: Settings, request: RestoreRequest) -> i
     """Restore one account. The PDS keeps running while it is fetched and checked."""
     if request.source and request.source != stack:
         raise StackError("'--only' restores from the stack's own backups. Leave '--to' out.")
+    if request.without_directory:
+        raise StackError(
+            "'--only' needs the account's identity from the directory. Leave '--without-directory' out, and repeat the "
+            "command once the directory answers. The PDS keeps running."
+        )
     api = nomad_jobs.stack_nomad_api(stack)
     nomad_jobs.wait_for_other_runs(api, JOB)
     step(1, "Fetch, check and prepare the account. The PDS keeps running.")
@@ -245,6 +252,7 @@ def _meta(stack: Stack, settings: Settings, request: RestoreRequest) -> dict[str
         "delete": _deleted(stack, settings),
         "bring_back": " ".join(request.bring_back),
         "without": " ".join(request.without),
+        "without_directory": "yes" if request.without_directory else "",
         "old_data": "" if request.old_data else "no",
     }
 

@@ -17,6 +17,8 @@ from cli.registry import Topic, command, did_option, stack_argument, stack_optio
 @did_option("--only", default="", help="Restore only this account, from the newest backup in which it is whole, or "
             "from --snapshot.")  # fmt: skip
 @did_option("--without", multiple=True, help="Account to leave out; can be repeated.")
+@click.option("--without-directory", is_flag=True, help="Restore although the directory of identities does not answer: "
+              "accounts without an answer as they are in the backup, also those that moved away.")  # fmt: skip
 @stack_option("--to", help="Target stack, with the same hostname (default: the stack itself).")
 @click.option("--sequence", type=int, default=0, metavar="N", help="A number above every event of this PDS, if no "
               "relay answers.")  # fmt: skip
@@ -31,6 +33,7 @@ def restore(
     snapshot: str,
     only: str,
     without: tuple[str, ...],
+    without_directory: bool,
     to: str | None,
     sequence: int,
     bring_back: tuple[str, ...],
@@ -52,7 +55,7 @@ def restore(
 
     source = Stack(stack)
     if read_settings(stack, source.root).cluster:
-        if only or without or to or sequence or bring_back or forget_old:
+        if only or without or without_directory or to or sequence or bring_back or forget_old:
             raise click.UsageError(f"{stack} is a cluster, which has no accounts. Give no option of a PDS.")
         if snapshot == "volume":
             raise click.UsageError(
@@ -67,6 +70,7 @@ def restore(
         snapshot=snapshot,
         only=only,
         without=without,
+        without_directory=without_directory,
         sequence=sequence,
         bring_back=bring_back,
         source=source,

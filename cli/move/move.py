@@ -179,8 +179,9 @@ def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
     step(4, f"Restore backup {note.snapshot} on {note.to}.")
     api = nomad_jobs.stack_nomad_api(club)
     _wait(api)
-    # It has the old server's last event, so no relay has to report its cursor, and no account can be newer.
-    request = RestoreRequest(snapshot=note.snapshot, sequence=1, old_data=False)
+    # It has the old server's last event, so no relay has to report its cursor, and no account can be newer or have left
+    # since: the directory need not answer for each.
+    request = RestoreRequest(snapshot=note.snapshot, sequence=1, old_data=False, without_directory=True)
     if not restore_data(club, settings, request, api):
         print(
             f"\nThe PDS is paused, and its data are on {note.source} as they were. Fix the fault above and "

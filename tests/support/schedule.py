@@ -22,6 +22,8 @@ LONG = (
     "test_one_account_restored",
     "test_restore",
     "test_restore_killed",
+    "test_restore_directory",
+    "test_restored_departures",
     "test_drill",
     "test_session",
     "test_durable_writes",

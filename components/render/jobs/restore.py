@@ -31,6 +31,7 @@ META = (
     "only",
     "step",
     "without",
+    "without_directory",
     "sequence",
     "rotation_public_key",
     "takedown",

@@ -153,7 +153,8 @@ function oldAccounts(before) {
 async function outside(accounts, keys, before, manifest, answers) {
   const known = { manifest: manifest.sequence, given: Number(asked("sequence") || 0), old: before.sequence };
   try {
-    return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions, asked: answers });
+    const withoutDirectory = asked("without_directory") === "yes";
+    return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions, asked: answers, withoutDirectory });
   } catch (error) {
     if (error instanceof Unknown) throw new Refused(`${error.message} Nothing was changed.`);
     throw error;

@@ -11,6 +11,7 @@ const { held } = require("./verify.cjs");
 const AT_ONCE = 8; // concurrent queries to a relay
 const MARGIN = 10000; // event numbers; relays that were not queried are not further ahead than this
 const PATIENCE = 10000; // ms for a relay's answer
+const SILENT = 0.01; // share of the accounts that can be without an answer of the directory; one can always be
 
 /** The answers do not suffice for a restore. The message lists what is missing. */
 class Unknown extends Error {}
@@ -47,18 +48,15 @@ function oldData(data, accounts) {
  * Queries the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers from
  * other sources: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are already available.
  * Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`, `sequence`, `revisions` and `statuses`. Throws
- * Unknown if the directory is unreachable, or if no event number is known.
+ * Unknown if the directory does not answer for too many accounts, or if no event number is known. `withoutDirectory`: the
+ * operator restores without its answers, or cannot (undefined).
  */
-async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map() }) {
+async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map(), withoutDirectory }) {
   const rest = dids.filter((did) => !asked.has(did));
   const wanted = new Set(dids);
   const found = new Map([...asked, ...(await documents(rest, plc))].filter(([did]) => wanted.has(did)));
   const { unread, moved, swapped } = held(keys, found, dids, hostname);
-  const fromPlc = dids.filter((did) => did.startsWith("did:plc:"));
-  const silent = [...unread.keys()].filter((did) => did.startsWith("did:plc:"));
-  if (silent.length > 0 && silent.length === fromPlc.length) {
-    throw new Unknown(`${silent[0]}: ${unread.get(silent[0])}. The directory of identities has to answer.`);
-  }
+  const silent = silentAccounts(dids, unread, plc, withoutDirectory);
   const notes = [...unread].filter(([did]) => !silent.includes(did)).map(([did, why]) => `${did}: ${why}`);
   const answers = await Promise.all(relays.map(async (relay) => [relay, await ask(relay, "getHostStatus", { hostname })]));
   for (const [relay, status] of answers) if (status === null) notes.push(`${relay} did not say how far it is`);
@@ -77,8 +75,30 @@ async function world({ dids, keys, hostname, plc, relays, known, revisions, aske
     if (status?.rev > (seen[did] ?? "")) seen[did] = status.rev;
     if (status?.active === false) statuses.set(did, status.status);
   }
-  const resting = Object.fromEntries(silent.map((did) => [did, `${unread.get(did)}. The member can reactivate it`]));
+  if (withoutDirectory && silent.length > 0) {
+    notes.push(`${silent.length} accounts are as in the backup, because ${plc} did not answer; ./pds check names those that moved away`);
+  }
+  const closed = withoutDirectory ? [] : silent;
+  const resting = Object.fromEntries(closed.map((did) => [did, `${unread.get(did)}. The member can reactivate it`]));
   return { documents: found, moved: Object.fromEntries(moved), resting, swapped, notes, sequence: sequence + MARGIN, revisions: seen, statuses };
+}
+
+/**
+ * The accounts without an answer of the directory. They are restored deactivated, so a few can be; an outage or a limit
+ * would lock the members out, who cannot activate an account without the directory either.
+ */
+function silentAccounts(dids, unread, plc, withoutDirectory) {
+  const fromPlc = dids.filter((did) => did.startsWith("did:plc:"));
+  const silent = fromPlc.filter((did) => unread.has(did));
+  const tooMany = silent.length > Math.max(1, fromPlc.length * SILENT) || (silent.length > 0 && silent.length === fromPlc.length);
+  if (tooMany && !withoutDirectory) {
+    const option = " If it stays away, add --without-directory: these accounts are then restored as they are in the backup, also those that moved away.";
+    throw new Unknown(
+      `${plc} did not answer for ${silent.length} of ${fromPlc.length} accounts, as for ${silent[0]}: ${unread.get(silent[0])}. ` +
+        `Repeat the command once it answers.${withoutDirectory === undefined ? "" : option}`
+    );
+  }
+  return silent;
 }
 
 async function repositoriesAt(relay, dids) {

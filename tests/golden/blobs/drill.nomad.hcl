@@ -126,7 +126,7 @@ job "pds-drill" {
       }
 
       template {
-        script "did_documents.cjs" sha256:0f0607b883afd9951ffd904e8b7340d00fa5d477b5d826aa802e793fb49a7207
+        script "did_documents.cjs" sha256:69558221d6bb665c1de0ac6d5b447d336876ee92983cf2e3e4bba2005df512c5
       }
 
       template {

@@ -5,7 +5,7 @@ job "pds-restore" {
 
   parameterized {
     payload       = "forbidden"
-    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "old_data", "forget"]
+    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "without_directory", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "old_data", "forget"]
   }
 
   group "pds-restore" {
@@ -140,7 +140,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:3141ed6dc91dcf70ac6bf9955ff841d3ec46b9c5a734c847f06219482efdecd1
+        script "restore.cjs" sha256:be73b3943d0f8c8bbc083d58966ff4ffb6a5bf34e34865d7710b0587ed651da4
       }
 
       template {
@@ -168,7 +168,7 @@ job "pds-restore" {
       }
 
       template {
-        script "did_documents.cjs" sha256:0f0607b883afd9951ffd904e8b7340d00fa5d477b5d826aa802e793fb49a7207
+        script "did_documents.cjs" sha256:69558221d6bb665c1de0ac6d5b447d336876ee92983cf2e3e4bba2005df512c5
       }
 
       template {
@@ -184,7 +184,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_world.cjs" sha256:57aff2b2ee907859718d85ab711d9aef44d75f96c44db0b3fcde83affb2c94ea
+        script "restore_world.cjs" sha256:ee666a783e61ccdf9172964f51ed3a4e6f7521f73c3695c60cf9f6bd322471d8
       }
 
       template {

@@ -56,6 +56,7 @@ def test_pauses_copies_restores_and_releases_the_old_host_last(
     (meta,) = alice.new.dispatched
     assert meta["snapshot"] == "33a97191"
     assert meta["old_data"] == "no", "data of an earlier stay on that volume are no newer accounts"
+    assert meta["without_directory"] == "yes", "a move must not deactivate members during an outage of the directory"
     assert meta["sequence"] == "1", "the snapshot has the sequence, so no relay is queried"
     assert "move:note" not in alice.file("chess")
     assert alice.file("dev")["pds:clubs"] == {}

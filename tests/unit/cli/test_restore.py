@@ -113,6 +113,14 @@ def test_passes_deleted_and_taken_down_accounts_to_the_restore_job(alice: Owner)
     assert (meta["bring_back"], meta["sequence"]) == ("did:plc:ann", "7")
 
 
+def test_restores_without_the_directory_only_if_the_operator_says_so(alice: Owner) -> None:
+    restore.restore(alice.stack, RestoreRequest(yes=True))
+    restore.restore(alice.stack, RestoreRequest(yes=True, without_directory=True))
+    assert [meta.get("without_directory") for meta in alice.nomad.dispatched] == [None, "yes"]
+    with pytest.raises(StackError, match="'--only' needs the account's identity"):
+        restore.restore(alice.stack, RestoreRequest(only="did:plc:ann", without_directory=True))
+
+
 def test_members_who_are_back_are_deleted_by_no_restore_and_keep_their_keys(alice: Owner) -> None:
     ann, eve = "did:plc:ar7c4by46qjdydhdevvrndac", "did:plc:qo2urk437ss36eyefp5jgoyw"
     alice.write(backup=BACKUP, delete={"ann.noted.at": ann, "eve.noted.at": eve})
@@ -233,8 +241,9 @@ def test_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(restore, "restore", record)
     bring_back = ["--bring-back", "did:plc:ann", "--bring-back", "did:plc:bob"]
-    assert app.main(["restore", "dev", "--to", "new", *bring_back, "--yes"]) == 0
+    assert app.main(["restore", "dev", "--to", "new", *bring_back, "--without-directory", "--yes"]) == 0
     [(stack, request)] = calls
+    assert request.without_directory
     assert (stack.name, request.bring_back, request.yes) == ("new", ("did:plc:ann", "did:plc:bob"), True)
     assert request.source
     assert request.source.name == "dev"
