@@ -26,11 +26,15 @@ function parsed(line) {
   }
 }
 
-/** Events about accounts in a sequencer database, after number `after`. The database may be in use. */
-function events(sequencer, after) {
+/**
+ * Events about accounts in a sequencer database that are not in `list`. The database may be in use. If it was lost, the
+ * server numbers from 1 again: an event is new by its number, or by its time.
+ */
+function events(sequencer, list = []) {
+  const last = list.at(-1);
   return sequencer
-    .prepare("select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and seq > ? order by seq")
-    .all(after)
+    .prepare("select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and (seq > ? or sequencedAt > ?) order by seq")
+    .all(last?.seq ?? 0, last?.time ?? "")
     .map(({ seq, did, event, sequencedAt }) => {
       const { active, status } = decode(event);
       return { seq, time: sequencedAt, did, status: active ? "active" : status };
@@ -40,16 +44,16 @@ function events(sequencer, after) {
 /** All lists without duplicates. "Active" counts only if the account was not active before. */
 function merged(...lists) {
   const left = new Set();
-  const all = new Map(lists.flat().map((line) => [`${line.seq} ${line.did}`, line]));
+  const all = new Map(lists.flat().map((line) => [`${line.time} ${line.seq} ${line.did}`, line]));
   return [...all.values()]
-    .sort((one, other) => one.seq - other.seq)
+    .sort((one, other) => (one.time < other.time ? -1 : one.time > other.time ? 1 : one.seq - other.seq))
     .filter(({ did, status }) => (status === "active" ? left.has(did) : left.add(did)));
 }
 
 /** Adds new events of a sequencer database to the list. */
 function append(file, sequencer) {
   const before = lines(file);
-  const now = merged(before, events(sequencer, before.at(-1)?.seq ?? 0));
+  const now = merged(before, events(sequencer, before));
   if (now.length > before.length) write(file, now);
 }
 

@@ -40,7 +40,7 @@ function deletions(data) {
   const [events, accounts] = found;
   try {
     const list = departures.lines(path.join(data, departures.LIST));
-    const statuses = departures.since(departures.merged(list, events ? departures.events(events, 0) : []), "");
+    const statuses = departures.since(departures.merged(list, events ? departures.events(events) : []), "");
     const known = new Set(accounts?.prepare("select did from actor").pluck().all());
     const present = new Set(accountsIn(data));
     return (did) => statuses.get(did) === "deleted" && !known.has(did) && !present.has(did);

@@ -33,7 +33,7 @@ function deletedIn(data) {
   try {
     sequencer = new Database(path.join(data, "sequencer.sqlite"), { readonly: true, fileMustExist: true, timeout: WAIT });
     // All events: a server that lost its events numbers them from 1 again, and the list ignores lower numbers.
-    lists.push(departures.events(sequencer, 0));
+    lists.push(departures.events(sequencer));
   } catch (error) {
     console.error(`note: sequencer.sqlite cannot be read: ${error.message}`);
   } finally {

@@ -36,7 +36,7 @@ function oldData(data, accounts) {
   try {
     const db = new Database(sequencer, { readonly: true, fileMustExist: true });
     before.sequence = db.prepare("select seq from sqlite_sequence where name = 'repo_seq'").pluck().get() ?? 0;
-    before.list = departures.merged(list, departures.events(db, list.at(-1)?.seq ?? 0));
+    before.list = departures.merged(list, departures.events(db, list));
     db.close();
   } catch (error) {
     console.log(`note: the old events cannot be read: ${error.message}`);

@@ -198,7 +198,7 @@ job "pds-drill" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:4ea0fa8d1a3bb0d542f7f707b3bc4142767575ccc3918175b2547938c88b55a5
+        script "blob_copy.cjs" sha256:b6e83b839d306a12820ddb33b9dad7e5703dbf9e9a14a0b2ea3949853262d456
       }
 
       template {
@@ -210,7 +210,7 @@ job "pds-drill" {
       }
 
       template {
-        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
+        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
       }
 
       template {

@@ -148,7 +148,7 @@ job "pds-restore" {
       }
 
       template {
-        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
+        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
       }
 
       template {
@@ -184,7 +184,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_world.cjs" sha256:ee666a783e61ccdf9172964f51ed3a4e6f7521f73c3695c60cf9f6bd322471d8
+        script "restore_world.cjs" sha256:22aa13f4228d48542ca881117c4d812a5299abd5187918bcb07a781a938e111a
       }
 
       template {
