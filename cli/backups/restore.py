@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cli.check.run import run_checks, subject_of
 from cli.lib import nomad_jobs
 from cli.lib.apply import pause, unpause
+from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
 from cli.lib.stack import Stack, StackError
 from cli.people.members import relays_in
 from components.clients.errors import ServiceError
@@ -24,7 +25,7 @@ from components.render.jobs.backup import JOB as BACKUP
 from components.render.jobs.blobs import JOB as BLOBS
 from components.render.jobs.restic import region_environment
 from components.render.jobs.restore import JOB, OTHER_PATHS
-from components.settings.checks.pds_env import GENERATED_SECRETS
+from components.settings.checks.pds_env import DATA_DIRECTORY, GENERATED_SECRETS
 from components.settings.sections.settings import Settings
 from offline.stackfile import read_config, read_settings
 
@@ -228,6 +229,24 @@ def run_now(stack: Stack, job: str) -> int:
     with_backup(stack)
     api = nomad_jobs.stack_nomad_api(stack)
     return 0 if nomad_jobs.follow(api, nomad_jobs.force(api, job), _DEADLINE) else 1
+
+
+def forget_repository(stack: Stack) -> None:
+    """Let the next backup begin a new repository if the recorded one is gone. Raises as above."""
+    with_backup(stack)
+    access = nomad_access(stack.outputs())
+    allocation = running_allocation(nomad_api(access))
+    if allocation is None:
+        raise StackError(f"The PDS of {stack.name} is not running. Start it, then repeat the command.")
+    remove = f"rm -f {DATA_DIRECTORY}/.run-status/repository && echo {{}}"
+    for attempt in (1, 2):
+        try:
+            run_in_container(access, allocation, ["sh", "-c", remove], "the record of the repository")
+        except TruncatedOutputError:
+            if attempt == 2:
+                raise
+        else:
+            return
 
 
 def with_backup(stack: Stack) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from cli.snapshot.verify import verify
 from components.render.jobs.backup import backup_job
 from offline.hcl_reader import job_of, task_of
 from tests.contract.bucket import Bucket
+from tests.contract.cheap_repository import cheap_repository
 from tests.contract.lines import one_line
 from tests.contract.snapshots import Data, Running
 from tests.support.programs import BACKUP, settings_of
@@ -66,6 +68,53 @@ def test_repository_on_a_disk_works_as_well(faulty: Data, empty_bucket: Bucket, 
     empty_bucket.fetch(tmp_path / "new", RESTIC_REPOSITORY=repository)
     report = verify(tmp_path / "new" / ".restore" / "fetched", faulty.document_key)
     assert (report.problems, report.manifest) == ((), faulty.manifest())
+
+
+def test_refuses_a_place_that_lost_its_backups(
+    faulty: Data, bucket: Bucket, repository: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    """restic finds no repository in an emptied bucket, or below a disk that is not mounted. A new one would hide it."""
+    disk = tmp_path / "disk" / "noted.at"
+    place = {"RESTIC_REPOSITORY": str(disk), "BACKUP_VOLUME": "second-disk"}
+    faulty.take()
+    _write(disk, repository)
+    assert "holds" not in bucket.send(faulty, **place), "no earlier backup is known"
+    bucket.run_status(faulty)
+    bucket.send(faulty, **place)
+    elsewhere = disk.rename(tmp_path / "elsewhere")
+    output = bucket.send(faulty, code=1, **place)
+    assert f"FAILED: {disk} on second-disk holds no backups any more." in output
+    assert "./pds backup STACK --new-repository" in output
+    assert not disk.exists(), "nothing may be created on the disk below"
+    _write(disk, cheap_repository(tmp_path / "theirs"))
+    assert "holds other backups than the last good one" in bucket.send(faulty, code=1, **place)
+    shutil.rmtree(disk)
+    elsewhere.rename(disk)
+    bucket.send(faulty, **place)
+
+
+def test_begins_new_backups_in_another_place_or_if_asked_to(
+    faulty: Data, bucket: Bucket, repository: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk" / "noted.at"
+    place = {"RESTIC_REPOSITORY": str(disk), "BACKUP_VOLUME": "second-disk"}
+    faulty.take()
+    bucket.send(faulty)
+    bucket.run_status(faulty)
+    assert "created restic repository" in bucket.send(faulty, **place), "the stack file names another place"
+    bucket.run_status(faulty)
+    shutil.rmtree(disk)
+    _write(disk, repository)
+    bucket.send(faulty, **place | {"BACKUP_VOLUME": "third-disk"})
+    bucket.send(faulty, code=1, **place)
+    (faulty.path / ".run-status" / "repository").unlink()  # as `--new-repository` does
+    bucket.send(faulty, **place)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def test_second_backup_sends_only_changes(faulty: Data, bucket: Bucket) -> None:

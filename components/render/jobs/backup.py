@@ -91,6 +91,7 @@ def _send(settings: Settings, backup: BackupOptions, stack: str) -> Task:
             "PDS_HOSTNAME": settings.hostname,
             "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
             **restic_environment(settings, stack),
+            **({"BACKUP_VOLUME": backup.volume} if backup.volume else {}),
             "KEEP_DAYS": str(backup.keep_days),
         },
         templates=(*scripts("send.sh", "restic_open.sh"), opened_by(variable_lines(BACKUP_PATH))),
@@ -115,6 +116,7 @@ def _blobs(settings: Settings, backup: BackupOptions, stack: str) -> Task:
             "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
             **bucket_environment(settings),
             **restic_environment(settings, stack),
+            **({"BACKUP_VOLUME": backup.volume} if backup.volume else {}),
             "KEEP_DAYS": str(backup.keep_days),
         },
         templates=(

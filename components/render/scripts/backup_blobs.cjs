@@ -25,6 +25,7 @@ async function main() {
   os.setPriority(os.constants.priority.PRIORITY_BELOW_NORMAL);
   fs.rmSync(outcome, { force: true }); // of the attempt before
   const manifest = JSON.parse(fs.readFileSync(path.join(snapshot, "manifest.json"), "utf8"));
+  refuseUnmounted();
   const backup = backupStore();
   const inBucket = manifest.blobs === "bucket";
   const run = new Run({ data: inBucket ? snapshot : path.join(snapshot, "none"), from: bucketStore(), to: backup, gently: true });
@@ -32,6 +33,15 @@ async function main() {
   if (inBucket) run.tell("copied");
   await expire(run, manifest, backup);
   return findingsOf(run);
+}
+
+/** A disk that is not mounted leaves an empty folder on the host's own disk, which the copies would fill (send.sh). */
+function refuseUnmounted() {
+  const [place, disk] = [process.env.RESTIC_REPOSITORY, process.env.BACKUP_VOLUME];
+  if (!disk || fs.existsSync(path.join(place, "config"))) return;
+  const known = path.join(data, ".run-status", "repository");
+  if (!fs.existsSync(known) || !fs.readFileSync(known, "utf8").startsWith(`${place} on ${disk} `)) return;
+  throw new Error(`${place} on ${disk} holds no backups any more: is the disk mounted?`);
 }
 
 /**

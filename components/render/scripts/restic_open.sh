@@ -1,6 +1,7 @@
 #!/bin/sh
 # Opens restic's repository for the other scripts, and explains why if it does not open. The names
-# RESTIC_* and AWS_* are restic's own. SECTION is that of the stack file, `backup` by default. Sets REPOSITORY to "there" or "absent".
+# RESTIC_* and AWS_* are restic's own. SECTION is that of the stack file, `backup` by default. Sets REPOSITORY to "there" or "absent",
+# and REPOSITORY_ID to the ID that restic gave it.
 set -eu
 
 fail() {
@@ -14,7 +15,9 @@ export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/ca
 export REPOSITORY=there
 # Without a lock: the lock of a killed run must not block a restore.
 code=0
-said=$(restic cat config --no-lock 2>&1 >/dev/null) || code=$?
+said=$(restic cat config --no-lock 2>&1) || code=$?
+export REPOSITORY_ID
+REPOSITORY_ID=$(echo "$said" | sed -n 's/.*"id": *"\([0-9a-f]*\)".*/\1/p')
 if [ "$code" -ne 0 ]; then
     # restic asks "Is there a repository at the following location?" after every fault, including a wrong region. The
     # code 10 (restic 0.17 and newer) or the first line means that the service has no such object.

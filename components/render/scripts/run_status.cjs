@@ -4,7 +4,8 @@
 // run that has begun and not ended; a killed run leaves it behind. `findings`: faults of single accounts, which fail no
 // run. Run by itself it is the last task of a backup, after the tasks that send, one of which may not write there. Nomad
 // does not run it after a failed snapshot; snapshot.cjs then ends the run itself. It fails if the blobs were not copied:
-// the task that copies them may not fail, because Nomad would end the one that sends.
+// the task that copies them may not fail, because Nomad would end the one that sends. DATA/.run-status/repository names the
+// repository that has the last backup: its address, and restic's ID of it. The next run has to find the same (send.sh).
 "use strict";
 
 const fs = require("node:fs");
@@ -46,18 +47,21 @@ function load(name) {
 }
 
 function save(name, content) {
-  const file = path.join(folder, `${name}.json`);
+  write(`${name}.json`, JSON.stringify(content) + "\n");
+}
+
+function write(name, text) {
+  const file = path.join(folder, name);
   fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
-  fs.writeFileSync(`${file}.next`, JSON.stringify(content) + "\n", { flush: true });
+  fs.writeFileSync(`${file}.next`, text, { flush: true });
   fs.renameSync(`${file}.next`, file);
 }
 
 module.exports = { begin, end, killed, load, save };
 
 if (require.main === module) {
-  const [sent, checked] = ["sent", "checked"].map((name) =>
-    fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
-  );
+  const [sent, checked] = ["sent", "checked"].map((name) => path.join(process.env.NOMAD_ALLOC_DIR, "data", name)).map(fs.existsSync);
+  if (sent) write("repository", fs.readFileSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", "sent"), "utf8"));
   const problems = [];
   if (!sent) problems.push("the snapshot was not sent");
   else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");

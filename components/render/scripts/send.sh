@@ -8,8 +8,23 @@ set -eu
 snapshot=$PDS_DATA_DIRECTORY/.snapshot/current
 [ -f "$snapshot/manifest.json" ] || fail "there is no snapshot in $snapshot"
 
+# The repository of the last good backup is recorded on the volume (run_status.cjs): a volume without data has none. Another one
+# at the same address, or none, has lost all earlier backups. An empty folder is what a disk leaves that is not mounted.
+store="$RESTIC_REPOSITORY${BACKUP_VOLUME:+ on $BACKUP_VOLUME}"
+known=$(cat "$PDS_DATA_DIRECTORY/.run-status/repository" 2>/dev/null || true)
+remedy="Nothing was sent. Find out whether the bucket was emptied or replaced, or whether the disk is not mounted. If the
+earlier backups are lost for good, begin again without them: \`./pds backup STACK --new-repository\`."
+case $known in
+    "$store "*)
+        [ "$REPOSITORY" = there ] || fail "$store holds no backups any more. The last good one was sent there. $remedy"
+        [ "$known" = "$store $REPOSITORY_ID" ] || fail "$store holds other backups than the last good one. $remedy"
+        ;;
+esac
+
 if [ "$REPOSITORY" = absent ]; then
     restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
+    # shellcheck source=/dev/null
+    . "$(dirname "$0")/restic_open.sh"
 fi
 
 # A killed run leaves its lock in the bucket. restic would check whether its process exists, but process numbers of one
@@ -36,7 +51,7 @@ fi
 cd "$snapshot"
 restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
 
-: >"$NOMAD_ALLOC_DIR/data/sent" # the next task records the time
+echo "$store $REPOSITORY_ID" >"$NOMAD_ALLOC_DIR/data/sent" # the next task records it, and the time
 
 restic forget --quiet --host "$PDS_HOSTNAME" --tag departures --group-by host --keep-last 3
 restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \

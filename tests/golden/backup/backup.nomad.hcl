@@ -99,7 +99,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:1ccc0710f921e1d1aaed04e5eac59f9054beaa4f884789a50577a04155c724b0
+        script "run_status.cjs" sha256:a4cb6c42cb617126efa816dec4c330227b202a2d1c9306cad47b239b6e6aeee3
       }
 
       template {
@@ -159,11 +159,11 @@ job "pds-backup" {
       }
 
       template {
-        script "send.sh" sha256:b483273930541f7642379190367ad4bf3e55e319926f2c060b9f92bd66656b19
+        script "send.sh" sha256:51da5ec224cb4cf868a8c891249710f39fb482bab7bd8d9ed01e169f9cf4fbd6
       }
 
       template {
-        script "restic_open.sh" sha256:79b3b824bfe80a3c373702c1895fb8a2ee4750a4701395f2e1b9d57083300a1f
+        script "restic_open.sh" sha256:d771cdb4901ef9db2f518b1439c8a21a886d32d8d73b66c84cce714994dccea1
       }
 
       template {
@@ -227,7 +227,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:1ccc0710f921e1d1aaed04e5eac59f9054beaa4f884789a50577a04155c724b0
+        script "run_status.cjs" sha256:a4cb6c42cb617126efa816dec4c330227b202a2d1c9306cad47b239b6e6aeee3
       }
 
       resources {

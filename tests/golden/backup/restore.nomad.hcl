@@ -74,7 +74,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restic_open.sh" sha256:79b3b824bfe80a3c373702c1895fb8a2ee4750a4701395f2e1b9d57083300a1f
+        script "restic_open.sh" sha256:d771cdb4901ef9db2f518b1439c8a21a886d32d8d73b66c84cce714994dccea1
       }
 
       template {
@@ -262,7 +262,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restic_open.sh" sha256:79b3b824bfe80a3c373702c1895fb8a2ee4750a4701395f2e1b9d57083300a1f
+        script "restic_open.sh" sha256:d771cdb4901ef9db2f518b1439c8a21a886d32d8d73b66c84cce714994dccea1
       }
 
       template {

@@ -89,7 +89,7 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "run_status.cjs" sha256:1ccc0710f921e1d1aaed04e5eac59f9054beaa4f884789a50577a04155c724b0
+        script "run_status.cjs" sha256:a4cb6c42cb617126efa816dec4c330227b202a2d1c9306cad47b239b6e6aeee3
       }
 
       template {

@@ -13,6 +13,7 @@ from cli import app
 from cli.backups import restore
 from cli.backups.restore import RestoreRequest
 from cli.lib import nomad_jobs
+from cli.lib.nomad_exec import TruncatedOutputError
 from cli.lib.stack import Stack, StackError
 from tests.conftest import Clock
 from tests.support.fake_nomad import FakeNomad, serve
@@ -230,6 +231,28 @@ def test_backup_and_drill_commands_start_their_job_at_once(
     assert ("POST", f"/v1/job/{job}/periodic/force", TOKEN) in alice.nomad.asked
     alice.nomad.runs = [allocations("failed", "restore")]
     assert app.main([verb, "dev"]) == 1
+
+
+def test_new_repository_forgets_the_last_one_on_the_host_before_the_backup(
+    alice: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def run_in_container(_nomad: object, _allocation: str, command: list[str], subject: str) -> dict[str, str]:
+        ran.append(command[-1])
+        if len(ran) == 1:
+            raise TruncatedOutputError(subject)  # Nomad may lose the output of a command that has ended
+        return {}
+
+    monkeypatch.setattr("cli.commands.backup.Stack", lambda name: Stack(name, alice.stack.root))
+    monkeypatch.setattr(restore, "run_in_container", run_in_container)
+    monkeypatch.setattr(restore, "running_allocation", lambda _api: "3f1c")
+    assert app.main(["backup", "dev", "--new-repository"]) == 0
+    assert ran == ["rm -f /pds/.run-status/repository && echo {}"] * 2
+    assert ("POST", "/v1/job/pds-backup/periodic/force", TOKEN) in alice.nomad.asked
+    monkeypatch.setattr(restore, "running_allocation", lambda _api: None)
+    with pytest.raises(StackError, match="is not running"):
+        restore.forget_repository(alice.stack)
 
 
 def test_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,7 @@ def test_backup_to_a_volume_creates_no_bucket_and_no_key() -> None:
             ("/backups", task == "fetch")
         ]
         assert task_of(found, task)["env"][0]["RESTIC_REPOSITORY"] == "/backups/noted.at"
+        assert ("BACKUP_VOLUME" in task_of(found, task)["env"][0]) is (task == "send"), "each disk has the same path"
     assert any("A bucket in another region" in text for _severity, text in evaluation.messages)
 
 
