@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from offline.hcl_reader import job_of, task_of
 from tests.contract.bucket import Bucket
 from tests.contract.cheap_repository import cheap_repository
 from tests.contract.lines import one_line
-from tests.contract.snapshots import Data, Running
+from tests.contract.snapshots import Data, Running, account_store
 from tests.support.programs import BACKUP, settings_of
 from tests.support.s3 import BUCKET, s3_server
 
@@ -131,14 +133,50 @@ def test_second_backup_sends_only_changes(faulty: Data, bucket: Bucket) -> None:
     assert len(json.loads(bucket.restic("snapshots", "--json"))) == 2
 
 
+def _sent_before(bucket: Bucket, data: Data, *days: float) -> None:
+    """Send the snapshot as if so many days ago."""
+    for count in days:
+        time = (datetime.now(UTC) - timedelta(days=count)).strftime("%Y-%m-%d %H:%M:%S")
+        bucket.restic("backup", "--host", "noted.at", "--tag", "pds", "--time", time, str(data.snapshot), TZ="UTC")
+
+
+def _days_ago(bucket: Bucket) -> list[int]:
+    """The ages of the snapshots, oldest first, in whole days."""
+    times = [item["time"][:19] for item in json.loads(bucket.restic("snapshots", "--tag", "pds", "--json"))]
+    now = datetime.now(UTC)
+    return [round((now - datetime.fromisoformat(f"{time}+00:00")) / timedelta(days=1)) for time in sorted(times)]
+
+
 def test_backup_is_deleted_after_keep_days(faulty: Data, bucket: Bucket) -> None:
     faulty.take()
-    bucket.send(faulty)
-    bucket.restic("backup", "--host", "noted.at", "--tag", "pds", "--time", "2026-01-01 00:00:00", str(faulty.snapshot))
-    bucket.send(faulty)
-    times = [item["time"][:10] for item in json.loads(bucket.restic("snapshots", "--json"))]
-    assert "2026-01-01" not in times, "data of deleted accounts must be deleted with it"
-    assert len(times) == 2
+    _sent_before(bucket, faulty, 5, 4, 2.9, 2, 1)
+    bucket.send(faulty, KEEP_DAYS="3")
+    assert _days_ago(bucket) == [3, 2, 1, 0], "data of deleted accounts must be deleted with it"
+
+
+def test_backups_before_a_long_pause_stay_until_there_are_others(faulty: Data, bucket: Bucket) -> None:
+    """The first backup after it may be of damaged data, and by their age all others have expired."""
+    faulty.take()
+    _sent_before(bucket, faulty, 45, 40, 35)
+    bucket.send(faulty, KEEP_DAYS="3")
+    assert _days_ago(bucket) == [40, 35, 0]
+
+
+def test_no_backup_is_removed_while_one_may_have_the_only_copy_of_an_account(faulty: Data, bucket: Bucket) -> None:
+    faulty.take()
+    did, other = faulty.manifest()["accounts"][:2]
+    for name in (did, other):
+        account_store(faulty.path, name).write_bytes(b"overwritten")
+    faulty.take()
+    assert {faulty.manifest()["findings"][name]["state"] for name in (did, other)} == {"not restorable"}
+    _sent_before(bucket, faulty, 5, 4, 2, 1)
+    assert "no backup is removed" not in bucket.send(faulty, KEEP_DAYS="3"), "this one carries a copy of both"
+    shutil.rmtree(faulty.snapshot / "actors" / hashlib.sha256(did.encode()).hexdigest()[:2] / did)
+    faulty.take()
+    _sent_before(bucket, faulty, 5)
+    output = bucket.send(faulty, KEEP_DAYS="3")
+    assert f"note: no backup is removed, because an older one may have the only whole copy of {did}\n" in output
+    assert 5 in _days_ago(bucket)
 
 
 def test_run_status_reports_success_and_failure_to_the_alerts_job(faulty: Data, bucket: Bucket) -> None:

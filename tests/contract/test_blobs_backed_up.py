@@ -88,10 +88,12 @@ def test_copies_each_blob_once_encrypted_and_keeps_it_for_keep_days(site: BlobSi
     assert f"{len(blobs) - 1} there before, 0 copied" in output
     assert (outcome["findings"], site.in_backups()) == ({}, blobs), "an older backup names it"
     unneeded = site.data.path / ".snapshot" / "unneeded-blobs.json"
-    for days, left in ((30, blobs), (32, blobs - {first})):
-        known = json.loads(unneeded.read_text())
+    now = time.time() * 1000
+    # The older backup stays over 40 days without another, too.
+    for at, days, left in ((now, 30, blobs), (now - 40 * DAY, 65, blobs), (now, 32, blobs - {first})):
+        known = json.loads(unneeded.read_text())["since"]
         assert list(known) == [f"blocks/{first}"]
-        unneeded.write_text(json.dumps(dict.fromkeys(known, time.time() * 1000 - days * DAY)))
+        unneeded.write_text(json.dumps({"at": at, "since": dict.fromkeys(known, now - days * DAY)}))
         back_up(site, alloc)
         assert site.in_backups() == left
 

@@ -1,15 +1,15 @@
 // Copies the bucket's blobs beside the backups, encrypted: those that the finished snapshot names and that have no copy.
 //
 // Runs beside the task that sends the snapshot. A blob never changes, so a copy is never made twice. A copy that no
-// snapshot needs any more is removed: no snapshot is kept longer than KEEP_DAYS, so it is removed that long after the
-// newest snapshot stopped naming it. The outcome is in ALLOC/data/blobs.json, for run_status.cjs. It never fails itself:
+// snapshot needs any more is removed. Snapshots are kept for KEEP_DAYS on which there was a backup (send.sh), so it is removed
+// when so many have passed since the newest snapshot stopped naming it. The outcome is in ALLOC/data/blobs.json, for run_status.cjs. It never fails itself:
 // Nomad would end the task that sends.
 "use strict";
 
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
-const { LOSSES } = require("./account_check.cjs");
+const { LOSSES, NOT } = require("./account_check.cjs");
 const { KEPT, Run, accountsIn, rowsOf } = require("./blob_copy.cjs");
 const { backupStore, bucketStore } = require("./blob_stores.cjs");
 
@@ -82,27 +82,32 @@ function named(did) {
 
 async function expire(run, manifest, backup) {
   const now = Date.now();
-  const before = load();
+  const before = load(now);
   const unread = new Set(run.losses.filter(([, , cid]) => !cid).map(([did]) => did));
   // An account without a whole copy in the snapshot may still be repaired by hand.
   const held = (did) => unread.has(did) || (manifest.accounts.includes(did) && manifest.blobs === "bucket" && !run.wanted.has(did));
   const [next, remove] = [{}, []];
+  // No snapshot expires then (send.sh).
+  const allStay = Object.entries(manifest.findings).some(([did, { state }]) => state === NOT && !manifest.repositories[did]?.of);
   for (const name of run.target.keys()) {
     const did = name.split("/")[1];
     if (run.wanted.get(did)?.has(name) || held(did)) continue;
     const since = before[name] ?? now;
-    if (now - since > (Number(process.env.KEEP_DAYS) + 1) * DAY) remove.push(name);
+    if (now - since > (Number(process.env.KEEP_DAYS) + 1) * DAY && !allStay) remove.push(name);
     else next[name] = since;
   }
   await backup.remove(remove);
-  fs.writeFileSync(`${unneeded}.next`, JSON.stringify(next), { mode: 0o600, flush: true });
+  fs.writeFileSync(`${unneeded}.next`, JSON.stringify({ at: now, since: next }), { mode: 0o600, flush: true });
   fs.renameSync(`${unneeded}.next`, unneeded);
   if (remove.length > 0) console.log(`removed ${remove.length} copies that no backup needs`);
 }
 
-function load() {
+/** Since when no snapshot names a copy. More than a day without a backup counts as one, because no snapshot expires in it. */
+function load(now) {
   try {
-    return JSON.parse(fs.readFileSync(unneeded, "utf8"));
+    const { at, since } = JSON.parse(fs.readFileSync(unneeded, "utf8"));
+    const pause = Math.max(0, now - at - DAY);
+    return Object.fromEntries(Object.entries(since).map(([name, time]) => [name, time + pause]));
   } catch {
     return {}; // then they are kept longer
   }

@@ -23,8 +23,9 @@ restic unlock --quiet
 
 cd "$folder"
 restic backup --quiet --host "$CLUSTER" --tag nomad nomad.snap
+# By the age, and by the count of days with a snapshot: after a pause as long as KEEP_DAYS all snapshots are too old.
 restic forget --quiet --host "$CLUSTER" --tag nomad --group-by host --prune \
-    --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d"
+    --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d" --keep-daily "$KEEP_DAYS"
 restic check --quiet
 echo "saved: $(restic snapshots --latest 1 --host "$CLUSTER" --tag nomad --compact | sed -n 3p)"
 

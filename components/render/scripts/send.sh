@@ -54,8 +54,24 @@ restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
 echo "$store $REPOSITORY_ID" >"$NOMAD_ALLOC_DIR/data/sent" # the next task records it, and the time
 
 restic forget --quiet --host "$PDS_HOSTNAME" --tag departures --group-by host --keep-last 3
-restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
-    --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d"
+
+# The accounts that are not restorable from this backup, and of which it carries no whole copy (snapshot_accounts.cjs). An
+# older backup may have the only one.
+missing=$(awk '
+    /^ "/ { section = $1 }
+    /^  "/ { did = $1; gsub(/[":]+$|^"/, "", did) }
+    /^   "of": "/ { carried[did] }
+    section == "\"findings\":" && /^   "state": "not restorable"/ && !(did in carried) { print did }
+' manifest.json)
+if [ "$missing" != "" ]; then
+    # shellcheck disable=SC2086 # one line
+    echo "note: no backup is removed, because an older one may have the only whole copy of" $missing
+else
+    # By the age, and by the count of days with a backup: after a pause as long as KEEP_DAYS all backups are too old, and the
+    # newest may be of damaged data.
+    restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
+        --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d" --keep-daily "$KEEP_DAYS"
+fi
 
 restic check --read-data-subset=1%
 

@@ -118,8 +118,8 @@ class SnapshotsOptions(Section):
         14,
         ge=3,
         le=3650,
-        doc="Days that snapshots are kept: all of the newest 2 days, then one a day. The bucket keeps deleted ones for "
-        "30 more days.",
+        doc="Days that snapshots are kept: all of the newest 2 days, then one a day. Days without a snapshot do not "
+        "count. The bucket keeps deleted ones for 30 more days.",
     )
     ping_url: SecretUrl | None = option(
         None,

@@ -159,7 +159,7 @@ job "pds-backup" {
       }
 
       template {
-        script "send.sh" sha256:51da5ec224cb4cf868a8c891249710f39fb482bab7bd8d9ed01e169f9cf4fbd6
+        script "send.sh" sha256:2755a27de235b59a4189d5fef8dd098daec3720b16c1cbbafd70fdf1cead1485
       }
 
       template {

@@ -159,7 +159,7 @@ job "pds-backup" {
       }
 
       template {
-        script "send.sh" sha256:51da5ec224cb4cf868a8c891249710f39fb482bab7bd8d9ed01e169f9cf4fbd6
+        script "send.sh" sha256:2755a27de235b59a4189d5fef8dd098daec3720b16c1cbbafd70fdf1cead1485
       }
 
       template {
@@ -231,7 +231,7 @@ job "pds-backup" {
       }
 
       template {
-        script "backup_blobs.cjs" sha256:31930f264018c9fbe8072667c0eeb6f615993f3130acda97b2cdccc8520fb19a
+        script "backup_blobs.cjs" sha256:fc1d092a57eeb3d01066d4b732b7357de23a3b9a27d20f83486af6e485b2e5e5
       }
 
       template {

@@ -43,7 +43,7 @@ job "pds-nomad-snapshots" {
       }
 
       template {
-        script "nomad_snapshot.sh" sha256:17064f37507504284f278488226d2fc1704cc07aff4c509aa608edb63be04bb9
+        script "nomad_snapshot.sh" sha256:109245040a2212673a32c3ada3d2eac69d036dfec27ba35e03508cf930c5aa38
       }
 
       template {
