@@ -5,25 +5,29 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from cli.lib.subprocesses import child
-from cli.snapshot.verify import verify
+from cli.snapshot.verify import WHOLE, repo_path, verify
 from components.render.jobs.backup import backup_job
 from offline.hcl_reader import job_of, task_of
 from tests.contract.bucket import Bucket
 from tests.contract.cheap_repository import cheap_repository
 from tests.contract.lines import one_line
+from tests.contract.restores import restoring
 from tests.contract.snapshots import Data, Running, account_store
 from tests.support.programs import BACKUP, settings_of
 from tests.support.s3 import BUCKET, s3_server
+from tools.trial.directory import PlcDirectory
 
 # The sending task does not depend on the version line of the server.
 pytestmark = [pytest.mark.contract, one_line]
@@ -247,6 +251,53 @@ def test_fetches_the_newest_or_the_requested_snapshot(faulty: Data, bucket: Buck
     bucket.fetch(tmp_path / "new", NOMAD_META_snapshot=older["short_id"])
     report = verify(fetched, faulty.document_key)
     assert (report.problems, report.manifest["started"]) == ((), first)
+
+
+def test_damaged_pack_loses_only_the_accounts_in_it(
+    faulty: Data, bucket: Bucket, directory: PlcDirectory, repository: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    """Older snapshots have the same packs: another one would not help."""
+    disk = tmp_path / "disk"
+    _write(disk, repository)
+    place = {"RESTIC_REPOSITORY": str(disk)}
+    faulty.take()
+    did = faulty.manifest()["accounts"][0]
+    (faulty.path / ".departures.jsonl").write_text("{}\n")
+    folder = faulty.snapshot / repo_path(did)
+    bucket.restic("backup", "--host", "noted.at", "--tag", "departures", str(folder), **place)
+    packs = [pack for pack in (disk / "data").rglob("*") if pack.is_file()]
+    bucket.send(faulty, **place)
+    for pack in packs:
+        pack.chmod(0o600)
+        pack.write_bytes(os.urandom(pack.stat().st_size))
+    new = replace(faulty, path=tmp_path / "new")
+    output = bucket.fetch(new.path, **place)
+    assert f"note: {disk} is damaged: not all of snapshot latest could be fetched." in output
+    report = verify(new.path / ".restore" / "fetched", faulty.document_key)
+    assert {name for name, account in report.accounts.items() if account.state != WHOLE} == {did}
+    with restoring(new, PDS_HOSTNAME="noted.at", PDS_DID_PLC_URL=directory.url, NOMAD_META_sequence="1") as restore:
+        output = restore.communicate(timeout=_DEADLINE)[0]
+    assert restore.returncode == 0, output
+    assert f"NOT RESTORED: {did}: " in output
+    others = len(faulty.manifest()["accounts"]) - 1
+    assert f"{others} accounts in use, 1 not" in output
+
+
+def test_leaves_nothing_if_the_manifest_is_in_a_damaged_pack(
+    faulty: Data, bucket: Bucket, repository: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    _write(tmp_path / "disk", repository)
+    place = {"RESTIC_REPOSITORY": str(tmp_path / "disk")}
+    faulty.take()
+    (faulty.path / ".departures.jsonl").write_text("{}\n")
+    bucket.send(faulty, **place)
+    for pack in [pack for pack in (tmp_path / "disk" / "data").rglob("*") if pack.is_file()]:
+        pack.chmod(0o600)
+        pack.write_bytes(os.urandom(pack.stat().st_size))
+    output = bucket.fetch(tmp_path / "new", code=1, **place)
+    assert "note: the list of departures cannot be fetched." in output
+    assert "FAILED: snapshot latest could not be fetched. Restore another one" in output
+    assert {item.name for item in (tmp_path / "new" / ".restore").iterdir()} == {"fetch.lock"}
 
 
 def test_list_of_departures_is_stored_in_the_bucket_whatever_the_snapshot(

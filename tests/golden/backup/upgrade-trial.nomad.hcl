@@ -58,7 +58,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "fetch.sh" sha256:f62aaf36e12e4637ccf684d78fdee843368a2093616629722427153bbff084a6
+        script "fetch.sh" sha256:4bb5ae368585e976a0c0c2ae8bbdd8367a40bda0983d2898a505d6574b348099
       }
 
       template {

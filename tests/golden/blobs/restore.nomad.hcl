@@ -70,7 +70,7 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch.sh" sha256:f62aaf36e12e4637ccf684d78fdee843368a2093616629722427153bbff084a6
+        script "fetch.sh" sha256:4bb5ae368585e976a0c0c2ae8bbdd8367a40bda0983d2898a505d6574b348099
       }
 
       template {
@@ -259,7 +259,7 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch_older.sh" sha256:1186bef0f22d4ce69acef1adac82d74d359d717142d1f9be46b1f9761d2656ef
+        script "fetch_older.sh" sha256:9116b58fe479b4facf8fbc0cc6409665e809358aa9a3d533cf58f28c95c996bb
       }
 
       template {

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,23 +32,39 @@ def _answer(exchange: Path, process: subprocess.Popen[str], *words: str) -> str:
     raise AssertionError("no answer")
 
 
-@pytest.mark.parametrize("meta", ["only", "step", "verify", "forget", "show"])
-def test_answers_in_every_run_and_continues_if_the_bucket_is_unreachable(tmp_path: Path, meta: str) -> None:
+@contextmanager
+def _running(tmp_path: Path, restic: str, **env: str) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """The task beside `restic`, and its exchange."""
     shutil.copy(SCRIPT, tmp_path)
-    (tmp_path / "restic_open.sh").write_text("echo away >&2\nexit 1\n")
-    (tmp_path / "restic").write_text("#!/bin/sh\necho '[]'\n")
+    (tmp_path / "restic").write_text(f"#!/bin/sh\n{restic}\n")
     (tmp_path / "restic").chmod(0o755)
     (tmp_path / "sleep").write_text("#!/bin/sh\nexec /bin/sleep 0.05\n")
     (tmp_path / "sleep").chmod(0o755)
     exchange = tmp_path / "older"
     exchange.mkdir()
-    env = {
-        "PATH": f"{tmp_path}:{os.defpath}",
-        "TARGET": str(tmp_path),
-        f"NOMAD_META_{meta}": "yes",
-        "PDS_HOSTNAME": "x",
-    }
+    env |= {"PATH": f"{tmp_path}:{os.defpath}", "TARGET": str(tmp_path), "PDS_HOSTNAME": "x"}
     with child(["sh", str(tmp_path / SCRIPT.name)], 600, env=env, stderr=subprocess.DEVNULL) as process:
+        yield exchange, process
+
+
+@pytest.mark.parametrize(
+    ("manifest", "answer"), [('{"format": 1}', "ok"), (r'{"form\000\000\000\000', "failed"), ("", "failed")]
+)
+def test_damaged_pack_leaves_the_rest_of_a_backup_to_the_check(tmp_path: Path, manifest: str, answer: str) -> None:
+    """restic leaves a file whose only part is lost away, and another one with zeros; and it ends with a failure."""
+    (tmp_path / "restic_open.sh").write_text("REPOSITORY=there\n")
+    restore = f"""while [ "$1" != --target ]; do shift; done
+mkdir -p "$2"
+[ '{manifest}' = '' ] || printf '{manifest}' >"$2/manifest.json"
+exit 1"""
+    with _running(tmp_path, restore) as (exchange, process):
+        assert _answer(exchange, process, "get", "1a2b", "actors/aa/did:plc:ann", "did:plc:ann") == answer
+
+
+@pytest.mark.parametrize("meta", ["only", "step", "verify", "forget", "show"])
+def test_answers_in_every_run_and_continues_if_the_bucket_is_unreachable(tmp_path: Path, meta: str) -> None:
+    (tmp_path / "restic_open.sh").write_text("echo away >&2\nexit 1\n")
+    with _running(tmp_path, "echo '[]'", **{f"NOMAD_META_{meta}": "yes"}) as (exchange, process):
         assert _answer(exchange, process, "list") == "failed"
         (tmp_path / "restic_open.sh").write_text("REPOSITORY=there\n")
         assert _answer(exchange, process, "list") == "ok"
