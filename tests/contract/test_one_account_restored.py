@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -64,6 +65,36 @@ def test_deleted_account_is_restored_with_its_password(in_place: Restore) -> Non
         _logged_in(server, in_place, did)
         assert _status(_client(server, in_place), did) == "active"
         _logged_in(server, in_place, scenario.writer.did)
+
+
+@one_line
+def test_account_that_the_newest_backup_lacks_is_restored_with_its_password(in_place: Restore, tmp_path: Path) -> None:
+    scenario, did = in_place.scenario, in_place.scenario.deleted.did
+    in_place.data.take()
+    newest = in_place.data.path / ".restore" / "fetched"
+    shutil.rmtree(newest)
+    in_place.fetch(in_place.data.snapshot)
+    emptied = _relabelled(scenario.snapshot, tmp_path / "emptied", "2026-01-03T00:00:00.000Z")
+    shutil.copy(newest / "account.sqlite", emptied)
+    with _older(in_place, emptied, only=True):
+        output = in_place.run(code=1, NOMAD_META_only=did, OLDER_BACKUPS="true")
+    assert f"REFUSED: {did} was deleted, and the account database of the backup of 2026-01-03" in output
+    assert "Nothing was changed." in output, "the PDS would be paused for a restore that fails"
+    with _older(in_place, scenario.snapshot, only=True):
+        _one(in_place, did, OLDER_BACKUPS="true")
+    with in_place.opened() as server:
+        _logged_in(server, in_place, did)
+
+
+@one_line
+def test_account_that_is_deleted_after_it_was_made_ready_is_refused(in_place: Restore) -> None:
+    did = in_place.scenario.writer.did
+    in_place.run(NOMAD_META_only=did)
+    (in_place.data.path / ".restore" / "only" / "account.sqlite").unlink()  # no backup had its row, the server did
+    with closing(sqlite3.connect(in_place.data.path / "account.sqlite")) as db, db:
+        db.execute("delete from actor where did = ?", (did,))
+    assert "begin again" in in_place.run(code=1, NOMAD_META_only=did, NOMAD_META_step="in")
+    assert not (in_place.data.path / ".restore" / "swap.json").exists(), "the server could not start"
 
 
 @one_line

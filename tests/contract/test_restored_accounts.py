@@ -53,8 +53,9 @@ def _others_are_served(server: PdsProcess, restore: Restore, but: set[str]) -> N
 
 
 @contextmanager
-def _older(restore: Restore, *snapshots: Path) -> Iterator[None]:
-    """Stands for the task beside a restore (fetch_older.sh), with folders as restic's backups, the newest first."""
+def _older(restore: Restore, *snapshots: Path, only: bool = False) -> Iterator[None]:
+    """Stands for the task beside a restore (fetch_older.sh), with folders as restic's backups, the newest first. For a
+    restore of one account (`only`) it adds the account database."""
     exchange = restore.data.path / ".restore" / "older"
     listed = [
         {"id": f"{number:08x}", "time": json.loads((folder / MANIFEST).read_text())["started"]}
@@ -73,6 +74,8 @@ def _older(restore: Restore, *snapshots: Path) -> Iterator[None]:
                 (exchange / "list.json").write_text(json.dumps(listed))
             else:
                 _copy_account(snapshots[int(words[1], 16)], exchange / words[1], words[2], words[3])
+                if only:
+                    shutil.copy(snapshots[int(words[1], 16)] / "account.sqlite", exchange / words[1])
             (exchange / "answer.part").write_text("ok\n")
             (exchange / "answer.part").rename(exchange / "answer")
 

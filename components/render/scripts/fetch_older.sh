@@ -1,8 +1,9 @@
 #!/bin/sh
 # Fetches older backups for a restore, which itself has no key of the bucket. Runs in restic's image alongside
 # the task that restores, and ends with it. They communicate by files in TARGET/older: a `request` is "list", answered
-# with list.json, or "get ID FOLDER DID", answered with that account's files in ID; `answer` is "ok" or "failed". If the bucket
-# is damaged, parts of the files may be missing: the other task checks them.
+# with list.json, or "get ID FOLDER DID", answered with that account's files in ID, for a restore of one account also
+# with that backup's account database; `answer` is "ok" or "failed". If the bucket is damaged, parts of the files may be
+# missing: the other task checks them.
 set -eu
 umask 077
 
@@ -21,12 +22,15 @@ list() (
 get() (
     # shellcheck source=/dev/null
     . "$(dirname "$0")/restic_open.sh"
+    id=$1 folder=$exchange/$1
+    set -- --include /manifest.json --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3"
+    [ "${NOMAD_META_only:-}" = "" ] || set -- "$@" --include /account.sqlite
     for _attempt in 1 2; do
-        restic restore "$1" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$exchange/$1" --include /manifest.json \
-            --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3" && exit 0
+        restic restore "$id" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$folder" "$@" && exit 0
     done
     # A part that is lost is zeros. Without a whole manifest nothing can be checked.
-    [ -f "$exchange/$1/manifest.json" ] && [ "$(tr -d '\000' <"$exchange/$1/manifest.json" | wc -c)" -eq "$(wc -c <"$exchange/$1/manifest.json")" ]
+    [ -f "$folder/manifest.json" ] &&
+        [ "$(tr -d '\000' <"$folder/manifest.json" | wc -c)" -eq "$(wc -c <"$folder/manifest.json")" ]
 )
 
 trap 'exit 0' TERM

@@ -8,7 +8,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { Database, Killed, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+const { Database, Killed, LOSSES, NOT, WHOLE, damageOf, read, sentences } = require("./account_check.cjs");
 const accountsOf = require("./restore_accounts.cjs");
 const request = require("./restore_request.cjs");
 const swaps = require("./restore_swap.cjs");
@@ -36,16 +36,33 @@ async function makeOneReady(did) {
     throw new Refused(`${did} cannot be restored from ${asked("snapshot") || "any backup"}: ${why}. Nothing was changed.`);
   }
   request.refuseLostBlobs(account.manifest);
+  // Of an account that was deleted only the backup has its password and e-mail address; the newest backup lacks it, too.
+  const rows = [account.folder, source].map((folder) => path.join(folder, "account.sqlite")).find((file) => hasAccount(file, did));
+  if (!rows && !hasAccount(path.join(data, "account.sqlite"), did)) {
+    throw new Refused(
+      `${did} was deleted, and the account database of the backup of ${account.of} does not have it. Nothing was changed. ` +
+        "Restore it from another backup: --snapshot ID."
+    );
+  }
   const told = await outsideOf(did, account.verdict.key);
   fs.rmSync(only, { recursive: true, force: true });
   accountsOf.stageAccount(only, did, account, account.manifest.blobs === "disk");
-  fs.copyFileSync(path.join(source, "account.sqlite"), path.join(only, "account.sqlite"));
+  if (rows) fs.copyFileSync(rows, path.join(only, "account.sqlite"));
   const ready = { did, of: account.of, verdict: account.verdict, revisions: told.revisions };
   fs.writeFileSync(path.join(only, "ready.json"), JSON.stringify(ready));
   swaps.toDisk(only);
   for (const name of [fetched, exchange]) fs.rmSync(name, { recursive: true, force: true });
   if (account.verdict.state === LOSSES) request.tellLosses(did, account.verdict);
   say("ready", `${did} as of ${account.of}, ${account.verdict.state}; the server has not been touched`);
+}
+
+/** Whether an account database can be read and has the account. */
+function hasAccount(file, did) {
+  try {
+    return read(file, (db) => !damageOf(db, "quick_check") && db.prepare("select 1 from actor where did = ?").get(did) !== undefined);
+  } catch {
+    return false;
+  }
 }
 
 async function outsideOf(did, key) {
@@ -68,6 +85,9 @@ async function putOneInPlace(did, finished) {
   if (!notServing.held) throw new Refused("the server's account.sqlite cannot be read: restore all of it.");
   const old = notServing.held.prepare("select rev from repo_root where did = ?").pluck().get(did);
   const there = notServing.held.prepare("select 1 from actor where did = ?").get(did) !== undefined;
+  if (!there && !hasAccount(path.join(only, "account.sqlite"), did)) {
+    throw new Refused(`${did} was deleted since it was made ready: begin again.`);
+  }
   if (old > (ready.revisions[did] ?? "")) ready.revisions[did] = old;
   const todo = { step: "out", did, old: swaps.aside(data), back: !there, ...ready };
   swaps.writePlan(data, todo);

@@ -179,7 +179,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_one.cjs" sha256:ba2b83317c0df1e6d90973da0eefd5f01722ba8b3f90d703c4849de0a9b967a3
+        script "restore_one.cjs" sha256:576540ce880e0778cc8151694ffad75d30136b1a77dc7e12a7fe3d180ce4021e
       }
 
       template {
@@ -258,7 +258,7 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch_older.sh" sha256:9116b58fe479b4facf8fbc0cc6409665e809358aa9a3d533cf58f28c95c996bb
+        script "fetch_older.sh" sha256:732a29a184f737c40ce72652eccdcf1b47ff1d0cfbec2e319309d444e4afbea6
       }
 
       template {

@@ -61,6 +61,17 @@ exit 1"""
         assert _answer(exchange, process, "get", "1a2b", "actors/aa/did:plc:ann", "did:plc:ann") == answer
 
 
+@pytest.mark.parametrize(("only", "databases"), [("", 0), ("did:plc:ann", 1)])
+def test_account_database_is_fetched_for_a_restore_of_one_account(tmp_path: Path, only: str, databases: int) -> None:
+    """The newest backup lacks the row of a deleted account. A restore of all takes no rows from older ones."""
+    (tmp_path / "restic_open.sh").write_text("REPOSITORY=there\n")
+    with _running(tmp_path, f'echo "$@" >>{tmp_path}/asked', NOMAD_META_only=only) as (exchange, process):
+        assert _answer(exchange, process, "get", "1a2b", "actors/aa/did:plc:ann", "did:plc:ann") == "ok"
+    asked = (tmp_path / "asked").read_text()
+    assert asked.count("--include /actors/aa/did:plc:ann ") == 1
+    assert asked.count("--include /account.sqlite") == databases
+
+
 @pytest.mark.parametrize("meta", ["only", "step", "verify", "forget", "show"])
 def test_answers_in_every_run_and_continues_if_the_bucket_is_unreachable(tmp_path: Path, meta: str) -> None:
     (tmp_path / "restic_open.sh").write_text("echo away >&2\nexit 1\n")
