@@ -169,9 +169,35 @@ def test_drill_reads_every_copy_and_reports_what_is_damaged_or_missing(site: Blo
     output = drill()
     assert f"blob {damaged.partition('/')[2]} is damaged in the backups" in output
     assert f"blob {missing.partition('/')[2]} is missing in the backups" in output
-    assert len(json.loads((alloc / "data" / "blobs.json").read_text())["findings"]) == 2
+    outcome = json.loads((alloc / "data" / "blobs.json").read_text())
+    assert (len(outcome["findings"]), outcome["damaged"]) == (2, [f"blocks/{damaged}"])
     assert "is damaged in the backups" in drill(RESTIC_PASSWORD="another")
     assert "FAULT: the copies of the blobs cannot be read" in drill(1, AWS_SECRET_ACCESS_KEY="wrong")
+
+
+@pytest.mark.parametrize("change", [{}, {"RESTIC_PASSWORD": "another"}])
+def test_copy_that_a_drill_found_damaged_is_made_again(site: BlobSite, alloc: Path, change: dict[str, str]) -> None:
+    """By its name and its size it looks whole, as do all copies after a change of the password."""
+    blobs = sorted(site.named())
+    back_up(site, alloc)
+    damaged, gone = blobs[:2]
+    damaged_copies = blobs if change else [damaged]
+    if not change:
+        put(copy_of(site, damaged), ask_bytes(copy_of(site, damaged))[::-1])
+    assert "0 copied" in back_up(site, alloc, **change)[0]
+    ask("DELETE", bucket_of(site, gone))
+    known = site.data.path / ".snapshot" / "damaged-copies.json"
+    known.write_text(json.dumps([f"blocks/{blob}" for blob in damaged_copies]))
+    output, outcome = back_up(site, alloc, **change)
+    lost = [gone] if change else []
+    assert f"{len(damaged_copies) - len(lost)} copied" in output
+    assert json.loads(known.read_text()) == [f"blocks/{blob}" for blob in lost]
+    assert ("The backups have no copy of it" in str(outcome["findings"])) is bool(lost), "its copy has another password"
+    shutil.copytree(site.data.snapshot, alloc / "data" / "fetched")
+    (alloc / "data" / "verdict.json").write_text("{}")
+    output = site.program("drill_blobs.cjs", {"NOMAD_ALLOC_DIR": str(alloc), **change})
+    assert f"read {len(blobs) - len(lost)} of {len(blobs)} blobs" in output
+    assert "0 copied" in back_up(site, alloc, **change)[0]
 
 
 def test_restored_account_gets_its_blobs_back_in_an_empty_bucket_or_on_the_disk(

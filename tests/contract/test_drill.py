@@ -125,6 +125,19 @@ def test_good_backup_is_served_whole_by_a_server_without_a_network(drill: Drill)
     assert {path.name for path in drill.live.iterdir()} == {".run-status"}
 
 
+def test_names_of_damaged_copies_of_blobs_are_left_for_the_next_backup(drill: Drill) -> None:
+    drill.verify()
+    manifest = json.loads((drill.fetched / MANIFEST).read_text())
+    (drill.fetched / MANIFEST).write_text(json.dumps(manifest | {"blobs": "bucket"}))
+    damaged = ["blocks/did:plc:ann/bafkreia"]
+    finding = {"did:plc:ann": {"state": "with losses", "what": "blob bafkreia is damaged in the backups"}}
+    outcome = {"problems": [], "findings": finding, "damaged": damaged}
+    (drill.folder / "data" / "blobs.json").write_text(json.dumps(outcome))
+    drill.serve()
+    assert json.loads((drill.live / ".snapshot" / "damaged-copies.json").read_text()) == damaged
+    assert drill.outcome()["findings"] == finding
+
+
 def test_repository_of_an_unfinished_account_is_not_a_fault(running: Running, drill: Drill) -> None:
     """A server that is killed in between leaves it so."""
     drill.verify()

@@ -12,6 +12,7 @@ const path = require("node:path");
 const { LOSSES, NOT } = require("./account_check.cjs");
 const { KEPT, Run, accountsIn, rowsOf } = require("./blob_copy.cjs");
 const { backupStore, bucketStore } = require("./blob_stores.cjs");
+const damagedCopies = require("./damaged_copies.cjs");
 
 const DAY = 24 * 3600 * 1000; // ms
 const NAMED = 3; // blobs in one finding
@@ -28,8 +29,11 @@ async function main() {
   refuseUnmounted();
   const backup = backupStore();
   const inBucket = manifest.blobs === "bucket";
-  const run = new Run({ data: inBucket ? snapshot : path.join(snapshot, "none"), from: bucketStore(), to: backup, gently: true });
+  const damaged = new Set(damagedCopies.read(data));
+  const run = new Run({ data: inBucket ? snapshot : path.join(snapshot, "none"), from: bucketStore(), to: backup, gently: true, damaged });
   await run.copy();
+  // What the bucket no longer has stays: the account or the blob was deleted, or it is a finding.
+  if (run.mended.size > 0) damagedCopies.write(data, damagedCopies.read(data).filter((name) => !run.mended.has(name)));
   if (inBucket) run.tell("copied");
   await expire(run, manifest, backup);
   return findingsOf(run);

@@ -52,10 +52,12 @@ function deletions(data) {
 class Run {
   /**
    * Copies between the stores `from` and `to`, for the accounts in `data`. With `gently`, two blobs at a time, with pauses
-   * as long as the copies: the server's members use the same disk and processor.
+   * as long as the copies: the server's members use the same disk and processor. `damaged` are names of copies at the
+   * target that are made again.
    */
-  constructor({ data, from, to, only = "", gently = false }) {
-    Object.assign(this, { data, from, to, only, gently });
+  constructor({ data, from, to, only = "", gently = false, damaged = new Set() }) {
+    Object.assign(this, { data, from, to, only, gently, damaged });
+    this.mended = new Set(); // of the damaged ones
     this.counts = { named: 0, there: 0, copied: 0, bytes: 0 };
     this.losses = []; // [DID, sentence, CID]: what the source cannot give and the target lacks
     this.lost = []; // [DID, CID]: what the target alone has
@@ -115,7 +117,7 @@ class Run {
 
   async one({ did, cid, size, source, name, other, upload }) {
     // A bucket's service checked the content at the upload.
-    if (this.target.get(name) === size && (!(this.to instanceof Folder) || (await isIntact(this.to, name, cid)))) {
+    if (this.target.get(name) === size && !this.damaged.has(name) && (!(this.to instanceof Folder) || (await isIntact(this.to, name, cid)))) {
       if (!source && !upload) this.lost.push([did, cid]);
       return void this.counts.there++;
     }
@@ -141,6 +143,7 @@ class Run {
     };
     try {
       await this.to.put(name, cid, size, open);
+      if (this.damaged.has(name)) this.mended.add(name);
       this.counts.copied++;
       this.counts.bytes += size;
       return null;

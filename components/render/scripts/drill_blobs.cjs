@@ -2,7 +2,8 @@
 // decrypted and hashed. It needs no space, because it stores none.
 //
 // Runs in the server's image with the keys of the backups, after the check of the fetched copy (drill.cjs), whose files
-// it opens. The outcome is in ALLOC/data/blobs.json, for serve.cjs.
+// it opens. The outcome is in ALLOC/data/blobs.json, for serve.cjs. The next backup makes a damaged copy again, and all of
+// them after a change of the password: by its name and size a copy looks whole.
 "use strict";
 
 const fs = require("node:fs");
@@ -25,11 +26,11 @@ async function main() {
     await new Promise((resume) => setTimeout(resume, LOOK));
   }
   const file = path.join(copy, "manifest.json");
-  if (!fs.existsSync(file) || JSON.parse(fs.readFileSync(file, "utf8")).blobs !== "bucket") return {};
+  if (!fs.existsSync(file) || JSON.parse(fs.readFileSync(file, "utf8")).blobs !== "bucket") return { findings: {}, damaged: [] };
   const began = Date.now();
   const store = backupStore();
   const todo = accountsIn(copy).flatMap((did) => kept(did).map(({ cid }) => [did, cid]));
-  const [lost, total] = [{}, { blobs: 0, bytes: 0 }];
+  const [lost, damaged, total] = [{}, [], { blobs: 0, bytes: 0 }];
   const left = [...todo];
   const next = async () => {
     for (let one; (one = left.pop()); ) {
@@ -37,11 +38,14 @@ async function main() {
       const size = await verified(store, `blocks/${did}/${cid}`, cid).catch((error) => (error instanceof Damaged ? error : Promise.reject(error)));
       if (typeof size === "number") Object.assign(total, { blobs: total.blobs + 1, bytes: total.bytes + size });
       else (lost[did] ??= []).push(`blob ${cid} ${size ? "is damaged" : "is missing"} in the backups`);
+      if (size instanceof Damaged) damaged.push(`blocks/${did}/${cid}`);
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, next));
   console.log(`read ${total.blobs} of ${todo.length} blobs, ${(total.bytes / 2 ** 20).toFixed(1)} MiB, in ${((Date.now() - began) / 1000).toFixed(1)} s`);
-  return Object.fromEntries(Object.entries(lost).map(([did, texts]) => [did, { state: LOSSES, what: texts.slice(0, NAMED).join("; ") }]));
+  const what = (texts) => `${texts.slice(0, NAMED).join("; ")}. The next backup copies it again from the server's bucket`;
+  const findings = Object.entries(lost).map(([did, texts]) => [did, { state: LOSSES, what: what(texts) }]);
+  return { findings: Object.fromEntries(findings), damaged };
 }
 
 function kept(did) {
@@ -52,14 +56,14 @@ function kept(did) {
   }
 }
 
-function end(problems, findings) {
+function end(problems, { findings, damaged }) {
   for (const problem of problems) console.error(`FAULT: ${problem}`);
   for (const [did, { state, what }] of Object.entries(findings)) console.error(`FINDING: ${did}: ${state}: ${what}`);
-  fs.writeFileSync(path.join(scratch, "blobs.json"), JSON.stringify({ problems, findings }), { flush: true });
+  fs.writeFileSync(path.join(scratch, "blobs.json"), JSON.stringify({ problems, findings, damaged }), { flush: true });
   process.exit(problems.length > 0 ? 1 : 0);
 }
 
 main().then(
-  (findings) => end([], findings),
-  (error) => end([`the copies of the blobs cannot be read: ${error.message}`], {})
+  (found) => end([], found),
+  (error) => end([`the copies of the blobs cannot be read: ${error.message}`], { findings: {}, damaged: [] })
 );

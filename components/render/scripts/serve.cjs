@@ -13,6 +13,7 @@ const path = require("node:path");
 const { createRequire } = require("node:module");
 const { pipeline } = require("node:stream/promises");
 const { keptBlobs, read } = require("./account_check.cjs");
+const damagedCopies = require("./damaged_copies.cjs");
 const { home, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
 const { Server } = require("./server.cjs");
 const { assessed, lines, verify } = require("./verify.cjs");
@@ -56,6 +57,7 @@ function readCopies(found) {
   }
   found.problems.push(...read.problems);
   found.findings = { ...read.findings, ...found.findings };
+  if (read.damaged.length > 0) damagedCopies.write(process.env.PDS_DATA_DIRECTORY, read.damaged);
   fs.rmSync(path.join(scratch, "blobs.json"));
 }
 

@@ -75,7 +75,7 @@ job "pds-backup" {
       }
 
       template {
-        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {
@@ -91,7 +91,7 @@ job "pds-backup" {
       }
 
       template {
-        script "missing_accounts.cjs" sha256:f551e758172c053d24071f9d6432913ea0c97ce451073bd5360915e461d6a67c
+        script "missing_accounts.cjs" sha256:16c906cda383e62a9adcd2622ee491e0160764ec098f770fdf4e1295705f165f
       }
 
       template {
@@ -231,7 +231,7 @@ job "pds-backup" {
       }
 
       template {
-        script "backup_blobs.cjs" sha256:fc1d092a57eeb3d01066d4b732b7357de23a3b9a27d20f83486af6e485b2e5e5
+        script "backup_blobs.cjs" sha256:4e16471c2f39f52921c4c7fe1c05959b24ed64c1631f4bb7f8321b724fcf896e
       }
 
       template {
@@ -239,7 +239,7 @@ job "pds-backup" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:b6e83b839d306a12820ddb33b9dad7e5703dbf9e9a14a0b2ea3949853262d456
+        script "blob_copy.cjs" sha256:2d7c0cc48d574002bda0feb0ca9e5cebf3a242f5acbfd16b02ee3a3a142c0fa1
       }
 
       template {
@@ -247,11 +247,15 @@ job "pds-backup" {
       }
 
       template {
-        script "repository.cjs" sha256:bfd22c102bc1e187f2c88d9fc0543b16dbec8157d8759e24dbb2dc36770bfe29
+        script "damaged_copies.cjs" sha256:f15800a9b4f35340d3d907f14a77bb39d312ce2d701931f593f012650b601215
       }
 
       template {
-        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
+      }
+
+      template {
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {

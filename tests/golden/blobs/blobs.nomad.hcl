@@ -81,7 +81,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:b6e83b839d306a12820ddb33b9dad7e5703dbf9e9a14a0b2ea3949853262d456
+        script "blob_copy.cjs" sha256:2d7c0cc48d574002bda0feb0ca9e5cebf3a242f5acbfd16b02ee3a3a142c0fa1
       }
 
       template {
@@ -101,7 +101,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {

@@ -190,7 +190,7 @@ job "pds-drill" {
       }
 
       template {
-        script "drill_blobs.cjs" sha256:1590c8a4125beac5141d348c31e20b9bd1c111e837e37a27f6a44b63c651475b
+        script "drill_blobs.cjs" sha256:7087aef4ecfe69fb8ce82bf1ea56661aafe0b6a6edcb3f0f23b704b7e330a647
       }
 
       template {
@@ -198,7 +198,7 @@ job "pds-drill" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:b6e83b839d306a12820ddb33b9dad7e5703dbf9e9a14a0b2ea3949853262d456
+        script "blob_copy.cjs" sha256:2d7c0cc48d574002bda0feb0ca9e5cebf3a242f5acbfd16b02ee3a3a142c0fa1
       }
 
       template {
@@ -210,7 +210,7 @@ job "pds-drill" {
       }
 
       template {
-        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {
@@ -290,7 +290,7 @@ job "pds-drill" {
       }
 
       template {
-        script "serve.cjs" sha256:3f0c3f611f2ebd6d9948de937731fd05c39e89a2c9f527ed32f5efdd2739df70
+        script "serve.cjs" sha256:ed5eb6495aaa54ab52b664168ef5d9233578061d343bd828d9d452d9ba23956f
       }
 
       template {
@@ -298,7 +298,11 @@ job "pds-drill" {
       }
 
       template {
-        script "repository.cjs" sha256:bfd22c102bc1e187f2c88d9fc0543b16dbec8157d8759e24dbb2dc36770bfe29
+        script "damaged_copies.cjs" sha256:f15800a9b4f35340d3d907f14a77bb39d312ce2d701931f593f012650b601215
+      }
+
+      template {
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {

@@ -200,7 +200,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "serve.cjs" sha256:3f0c3f611f2ebd6d9948de937731fd05c39e89a2c9f527ed32f5efdd2739df70
+        script "serve.cjs" sha256:ed5eb6495aaa54ab52b664168ef5d9233578061d343bd828d9d452d9ba23956f
       }
 
       template {
@@ -216,7 +216,11 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "repository.cjs" sha256:bfd22c102bc1e187f2c88d9fc0543b16dbec8157d8759e24dbb2dc36770bfe29
+        script "damaged_copies.cjs" sha256:f15800a9b4f35340d3d907f14a77bb39d312ce2d701931f593f012650b601215
+      }
+
+      template {
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
