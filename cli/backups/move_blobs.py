@@ -4,9 +4,10 @@
 changes its place only through the engine, after everything is there. The stack file's `blobs.serve` is the progress.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
-from cli.backups.restore import run_blobs_job, step
+from cli.backups.restore import repository_access, run_blobs_job, step
 from cli.check.run import run_checks, subject_of
 from cli.lib import nomad_jobs
 from cli.lib.apply import change, pause, up
@@ -96,9 +97,11 @@ def forget_old(stack: Stack) -> int:
     return _run_alone(stack, {"step": "forget"})
 
 
-def repair(stack: Stack) -> int:
-    """Bring lost blobs back from the other place or the backups; return the exit code. Raises as above."""
-    return _run_alone(stack, {"step": "repair"})
+def repair(stack: Stack, source: Stack | None = None) -> int:
+    """Bring lost blobs back from the other place or the backups, which are those of `source` if given; return the exit
+    code. Raises as above."""
+    items = repository_access(source, _with_blobs(stack)) if source and source != stack else None
+    return _run_alone(stack, {"step": "repair"}, items)
 
 
 def show(stack: Stack) -> int:
@@ -106,9 +109,9 @@ def show(stack: Stack) -> int:
     return _run_alone(stack, {"step": "show"})
 
 
-def _run_alone(stack: Stack, meta: dict[str, str]) -> int:
+def _run_alone(stack: Stack, meta: dict[str, str], items: Mapping[str, str] | None = None) -> int:
     _with_blobs(stack)
-    return 0 if run_blobs_job(nomad_jobs.stack_nomad_api(stack), meta) else 1
+    return 0 if run_blobs_job(nomad_jobs.stack_nomad_api(stack), meta, items) else 1
 
 
 def _serve_from(stack: Stack, to: Store, target: str, *, yes: bool) -> None:

@@ -5,7 +5,8 @@ knows: the stack, its lists of removed accounts, and the rotation key's public h
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.render.jobs.backup import JOB as BACKUP
 from components.render.jobs.blobs import JOB as BLOBS
+from components.render.jobs.blobs import OTHER_PATH
 from components.render.jobs.restic import region_environment
 from components.render.jobs.restore import JOB, OTHER_PATHS
 from components.settings.checks.pds_env import DATA_DIRECTORY, GENERATED_SECRETS
@@ -67,7 +69,8 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
     _refuse_during_move(stack)
     if request.only:
         return _restore_one(stack, settings, request)
-    items = _repository_access(request.source, settings) if request.source and request.source != stack else None
+    other = request.source if request.source and request.source != stack else None
+    items = repository_access(other, settings) if other else None
     api = nomad_jobs.stack_nomad_api(stack)
     nomad_jobs.wait_for_other_runs(api, JOB)  # another operator's, which starts the PDS again at its end
     step(1, "Pause the PDS through the engine.")
@@ -75,12 +78,8 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
 
     step(2, "Fetch and verify the snapshot, prepare it next to the old data, and swap them.")
     nomad_jobs.wait_for_other_runs(api, JOB)
-    _lend_access(api, items)  # also none: a killed run's variable opens another stack's
-    try:
+    with _access_lent(api, OTHER_PATHS.values(), items):
         restored = restore_data(stack, settings, request, api)
-    finally:
-        if items:
-            _lend_access(api, None)
     if not restored:
         print(
             f"\nThe data were not replaced; the PDS is still paused. Fix the fault above and repeat the command, or "
@@ -88,7 +87,7 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
             "`pulumi up`."
         )
         return 1
-    complete = _with_blobs_back(stack, settings, api)
+    complete = _with_blobs_back(stack, settings, api, other=other)
 
     step(3, "Start the PDS again.")
     start_again(stack, settings, yes=request.yes)
@@ -113,14 +112,17 @@ def _refuse_during_move(stack: Stack) -> None:
         )
 
 
-def _with_blobs_back(stack: Stack, settings: Settings, api: NomadApi, only: str = "") -> bool:
+def _with_blobs_back(
+    stack: Stack, settings: Settings, api: NomadApi, only: str = "", other: Stack | None = None
+) -> bool:
     """Bring back the blobs that the restored data name, of one account if `only` is given; return whether all of them
-    are there. Blobs on the volume alone are part of the data."""
-    if settings.blobs is None or run_blobs_job(api, {"step": "repair", "only": only}):
+    are there. The backups are those of the stack `other`, if given. Blobs on the volume alone are part of the data."""
+    items = repository_access(other, settings) if other else None
+    if settings.blobs is None or run_blobs_job(api, {"step": "repair", "only": only}, items):
         return True
     print(
         "\nThe data are restored. Some of their blobs are lost (WITH LOSSES above), or could not be brought back. Once "
-        f"the fault is fixed, run `./pds blobs {stack.name} --repair`."
+        f"the fault is fixed, run `./pds blobs {stack.name} --repair{f' --from {other.name}' if other else ''}`."
     )
     return False
 
@@ -185,10 +187,12 @@ def start_again(stack: Stack, settings: Settings, *, yes: bool) -> None:
         print(f"{relay}: {_crawl(relay, settings.hostname)}")
 
 
-def run_blobs_job(api: NomadApi, meta: Mapping[str, str]) -> bool:
-    """Run a step of the job that copies blobs to its end; return whether it succeeded. Raises ServiceError."""
+def run_blobs_job(api: NomadApi, meta: Mapping[str, str], items: Mapping[str, str] | None = None) -> bool:
+    """Run a step of the job that copies blobs to its end; return whether it succeeded. `items` open another stack's
+    backups. Raises ServiceError."""
     nomad_jobs.wait_for_other_runs(api, BLOBS)  # another operator's, or a killed command's
-    return nomad_jobs.follow(api, nomad_jobs.dispatch(api, BLOBS, meta), _BLOBS_DEADLINE)
+    with _access_lent(api, [OTHER_PATH], items):
+        return nomad_jobs.follow(api, nomad_jobs.dispatch(api, BLOBS, meta), _BLOBS_DEADLINE)
 
 
 def back_up(api: NomadApi, show: Callable[[str], None] = print) -> str | None:
@@ -301,8 +305,8 @@ def _public_key(outputs: Mapping[str, Any]) -> str:
     return public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint).hex()
 
 
-def _repository_access(source: Stack, settings: Settings) -> dict[str, str]:
-    """Return what opens the backups of `source`, by restic's names."""
+def repository_access(source: Stack, settings: Settings) -> dict[str, str]:
+    """Return what opens the backups of `source`, by restic's names. Raises as above."""
     theirs = with_backup(source)
     if theirs.hostname != settings.hostname:
         raise StackError(
@@ -319,15 +323,22 @@ def _repository_access(source: Stack, settings: Settings) -> dict[str, str]:
     return backup | {"AWS_DEFAULT_REGION": region_environment(theirs).get("AWS_DEFAULT_REGION", "")}
 
 
-def _lend_access(api: NomadApi, items: Mapping[str, str] | None) -> None:
-    """Let only the fetching tasks read what opens another stack's backups; with None end that."""
-    for path in OTHER_PATHS.values():
-        if items is None:
+@contextmanager
+def _access_lent(api: NomadApi, paths: Collection[str], items: Mapping[str, str] | None) -> Iterator[None]:
+    """Let only the tasks with these paths read what opens another stack's backups, meanwhile. With None none may: a
+    killed command's variable would open them."""
+    try:
+        for path in paths:
+            if items is None:
+                api.request("DELETE", f"/v1/var/{path}")
+                continue
+            status, answer = api.request("PUT", f"/v1/var/{path}", {"Path": path, "Items": dict(items)})
+            if status != 200:
+                raise ServiceError(f"Nomad refuses a variable at {path}: {status} {str(answer)[:200]}")
+        yield
+    finally:
+        for path in paths if items else ():
             api.request("DELETE", f"/v1/var/{path}")
-            continue
-        status, answer = api.request("PUT", f"/v1/var/{path}", {"Path": path, "Items": dict(items)})
-        if status != 200:
-            raise ServiceError(f"Nomad refuses a variable at {path}: {status} {str(answer)[:200]}")
 
 
 def _crawl(relay: str, hostname: str) -> str:

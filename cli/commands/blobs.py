@@ -5,7 +5,7 @@ from typing import Literal
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import Topic, command, stack_argument, yes_option
+from cli.registry import Topic, command, stack_argument, stack_option, yes_option
 
 
 @command(
@@ -18,12 +18,20 @@ from cli.registry import Topic, command, stack_argument, yes_option
 @click.option("--accept-losses", is_flag=True, help="Move without the blobs that are damaged or missing; they are "
               "listed.")  # fmt: skip
 @click.option("--repair", is_flag=True, help="Only restore lost blobs, from the other location or the backups.")
+@stack_option("--from", "source", help="Stack whose backups --repair uses, with the same hostname (default: the stack "
+              "itself).")  # fmt: skip
 @click.option(
     "--forget-old", is_flag=True, help="Only remove the copies at the location that the server no longer uses."
 )
 @yes_option
 def blobs(
-    stack: str, to: Literal["bucket", "disk"] | None, accept_losses: bool, repair: bool, forget_old: bool, yes: bool
+    stack: str,
+    to: Literal["bucket", "disk"] | None,
+    accept_losses: bool,
+    repair: bool,
+    source: str | None,
+    forget_old: bool,
+    yes: bool,
 ) -> int:
     """Show where the blobs of STACK are, or move them between its volume and its bucket.
 
@@ -36,8 +44,10 @@ def blobs(
         raise click.UsageError("Choose one of --to, --repair and --forget-old.")
     if accept_losses and not to:
         raise click.UsageError("--accept-losses belongs to --to.")
+    if source and not repair:
+        raise click.UsageError("--from belongs to --repair.")
     if repair:
-        return move_blobs.repair(Stack(stack))
+        return move_blobs.repair(Stack(stack), Stack(source) if source else None)
     if forget_old:
         return move_blobs.forget_old(Stack(stack))
     if to:

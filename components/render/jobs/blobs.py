@@ -22,6 +22,9 @@ JOB = "pds-blobs"
 BLOBS_PATH = own_path(JOB)
 """The variable with the keys of bucket and backups. A run of a job may read its parent's variables."""
 
+OTHER_PATH = f"{BLOBS_PATH}/{JOB}/blobs"
+"""The variable with the credentials of another stack's backups while `./pds restore --to` repairs from them."""
+
 META = ("step", "to", "accept_losses", "only")
 """Parameters of a run, as `blobs.cjs` reads them."""
 
@@ -29,6 +32,7 @@ META = ("step", "to", "accept_losses", "only")
 def blobs_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
     assert settings.blobs
+    other = f'{{{{ if nomadVarExists "{OTHER_PATH}" }}}}{variable_lines(OTHER_PATH).rstrip()}{{{{ end }}}}\n'
     task = Task(
         name="blobs",
         user="1000:1000",
@@ -44,7 +48,7 @@ def blobs_job(settings: Settings, stack: str) -> str:
             **bucket_environment(settings),
             **(restic_environment(settings, stack) if settings.backup else {}),
         },
-        templates=(*scripts("blobs.cjs"), opened_by(variable_lines(BLOBS_PATH))),
+        templates=(*scripts("blobs.cjs"), opened_by(variable_lines(BLOBS_PATH) + (other if settings.backup else ""))),
         resources=Resources(cpu=SMALL_MHZ, memory=BLOBS_MIB),
         logs=Logs(max_files=2, max_file_size=1),
     )

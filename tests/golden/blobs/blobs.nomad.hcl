@@ -124,6 +124,8 @@ job "pds-blobs" {
         data        = <<-EOT
         {{ with nomadVar "nomad/jobs/pds-blobs" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
         {{ end }}{{ end }}
+        {{ if nomadVarExists "nomad/jobs/pds-blobs/pds-blobs/blobs" }}{{ with nomadVar "nomad/jobs/pds-blobs/pds-blobs/blobs" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}{{ end }}
         EOT
       }
 

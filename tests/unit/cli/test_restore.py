@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cli import app
-from cli.backups import restore
+from cli.backups import move_blobs, restore
 from cli.backups.restore import RestoreRequest
 from cli.lib import nomad_jobs
 from cli.lib.nomad_exec import TruncatedOutputError
@@ -147,6 +147,30 @@ def test_lends_another_stack_s_backup_credentials_only_for_the_run(alice: Owner)
     assert meta["lent"] == "nomad/jobs/pds-restore/pds-restore/fetch nomad/jobs/pds-restore/pds-restore/fetch-older"
     assert "a password" not in json.dumps(meta)
     assert alice.nomad.variables == {}, "they are removed after a failed run, too"
+
+
+def test_blobs_come_back_from_the_copies_of_the_other_stack(
+    alice: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its bucket may be lost, and this stack's backups have no copy of them."""
+    alice.write("old", backup=BACKUP | {"region": "nyc3"})
+    alice.write(backup=BACKUP, blobs={"bucket": "club-blobs"})
+    request = RestoreRequest(source=Stack("old", alice.stack.root), yes=True)
+    assert restore.restore(alice.stack, request) == 0
+    data, blobs = alice.nomad.dispatched
+    path = "nomad/jobs/pds-blobs/pds-blobs/blobs"
+    assert (blobs["step"], blobs["lent"]) == ("repair", path), "the data are fetched, and blobs alone are left"
+    assert path not in data["lent"]
+    monkeypatch.setattr(restore, "restore_data", lambda *_: True)
+    alice.nomad.runs = [allocations("failed", "blobs")]
+    assert restore.restore(alice.stack, request) == 1
+    assert "./pds blobs dev --repair --from old" in capsys.readouterr().out, "its own backups cannot repair it"
+    move_blobs.repair(alice.stack, request.source)
+    assert alice.nomad.dispatched[-1]["lent"] == path
+    alice.nomad.variables = {path: ITEMS}
+    move_blobs.repair(alice.stack)
+    assert alice.nomad.dispatched[-1]["lent"] == "", "a killed command had lent them"
+    assert alice.nomad.variables == {}
 
 
 def test_removes_credentials_that_a_killed_restore_had_lent(alice: Owner) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from components.render.jobs.backup import BACKUP_PATH, backup_job
+from components.render.jobs.blobs import BLOBS_PATH, OTHER_PATH, blobs_job
 from components.render.jobs.drill import drill_job
 from components.render.jobs.restic import bucket_name
 from components.render.jobs.restore import META, OTHER_PATHS, RESTORE_PATH, restore_job
@@ -188,6 +189,9 @@ def test_restore_runs_only_when_dispatched_with_meta() -> None:
     for name, path in OTHER_PATHS.items():
         (opened,) = [item["data"] for item in task_of(job, name)["template"] if "env" in item]
         assert opened.index(RESTORE_PATH) < opened.index(path), "another stack's lent backups take precedence"
+    blobs = job_of(blobs_job(settings_of(backup=BACKUP, blobs={"bucket": "club-blobs"}), "dev"), "pds-blobs")
+    (opened,) = [item["data"] for item in task_of(blobs, "blobs")["template"] if "env" in item]
+    assert opened.index(BLOBS_PATH) < opened.index(OTHER_PATH), "and for their copies of blobs"
     assert task_of(job, "fetch-older")["lifecycle"] == [{"hook": "poststart", "sidecar": True}], (
         "it ends with the restore"
     )
