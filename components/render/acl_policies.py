@@ -76,6 +76,15 @@ SNAPSHOTS = """\
 operator {
   capabilities = ["snapshot-save"]
 }
+
+# The repository of its last snapshot.
+namespace "default" {
+  variables {
+    path "nomad/jobs/pds-nomad-snapshots/repository" {
+      capabilities = ["write", "read"]
+    }
+  }
+}
 """
 """Rights of the job that saves Nomad's state (CHANGELOG of Nomad, 1.11.3: GH-27525)."""
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,13 +20,13 @@ from components.clients.errors import PendingError, ServiceError
 from components.clients.nomad import NomadApi
 from components.dynamic.nomad import BootstrapProvider
 from components.render.acl_policies import SNAPSHOTS
-from components.render.cluster.snapshots import JOB, VARIABLE, snapshots_job
+from components.render.cluster.snapshots import JOB, RECORD, VARIABLE, snapshots_job
 from components.settings.parse import read
 from tests.e2e.environment.machine import lot
 from tests.e2e.environment.service import Service
 from tests.e2e.environment.tools import unmount_below
 from tests.support.programs import CLUSTER
-from tests.support.s3 import BUCKET, KEYS, s3_server
+from tests.support.s3 import BUCKET, KEYS, ask, s3_server
 
 TOKEN = str(uuid.UUID(int=7))
 PASSWORD = "the repository's"
@@ -146,15 +147,40 @@ def _save(bench: Bench) -> None:
     _until(lambda: [n for n in api.get("/v1/nodes") if n["Status"] == "ready" and n["Drivers"]], "the node")
     job = api.post("/v1/jobs/parse", {"JobHCL": snapshots_job(settings, "fleet"), "Canonicalize": True})
     api.post("/v1/jobs", {"Job": job})
-    api.put(f"/v1/job/{JOB}/periodic/force", {})
+    status, error = _run(bench)
+    assert status == "complete", error
+
+
+def _run(bench: Bench) -> tuple[str, str]:
+    """Run the job once; returns the status of the allocation, and what it printed as an error."""
+    before = {item["ID"] for item in bench.api.get("/v1/allocations")}
+    bench.api.put(f"/v1/job/{JOB}/periodic/force", {})
 
     def ended() -> Any:
-        return [item for item in api.get("/v1/allocations") if item["ClientStatus"] in ("complete", "failed")]
+        """A failed task is started once more, after a pause."""
+        for item in bench.api.get("/v1/allocations"):
+            if item["ID"] in before:
+                continue
+            failed = any(state["Failed"] or state["Restarts"] for state in (item["TaskStates"] or {}).values())
+            if failed or item["ClientStatus"] in ("complete", "failed"):
+                return item["ID"], "failed" if failed else item["ClientStatus"]
+        return None
 
-    [done] = _until(ended, "the job's run")
-    log = bench.folder / f"first/state/alloc/{done['ID']}/alloc/logs/snapshot.stderr.0"
-    assert done["ClientStatus"] == "complete", log.read_text()
+    allocation, status = _until(ended, "the job's run")
+    log = bench.folder / f"first/state/alloc/{allocation}/alloc/logs/snapshot.stderr.0"
     assert not (log.parent.parent / "data/nomad.snap").exists(), "a secret"
+    return status, log.read_text()
+
+
+def _emptied_bucket_is_refused(bench: Bench) -> None:
+    """A new repository in it would hide that all earlier snapshots are gone."""
+    address = f"{bench.bucket}/{BUCKET}"
+    for name in re.findall("<Key>(.*?)</Key>", ask("GET", f"{address}?prefix=nomad-fleet")):
+        ask("DELETE", f"{address}/{name}")
+    status, error = _run(bench)
+    assert (status, "no longer holds the snapshots" in error) == ("failed", True), error
+    bench.api.request("DELETE", f"/v1/var/{RECORD}")
+    assert _run(bench)[0] == "complete"
 
 
 def test_an_emptied_nomad_gets_its_state_from_the_job_s_snapshot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +190,7 @@ def test_an_emptied_nomad_gets_its_state_from_the_job_s_snapshot(bench: Bench, m
         assert before
         _until(lambda: _kept(bench.api), "a keyring")
         _save(bench)
+        _emptied_bucket_is_refused(bench)
     snapshot = restore._restic(bench.restic, "dump", "--no-lock", "--tag", "nomad", "latest", "/nomad.snap")
     (bench.folder / "nomad.snap").write_bytes(snapshot)
     monkeypatch.setenv("PDS_NOMAD_SNAPSHOT", str(bench.folder / "nomad.snap"))

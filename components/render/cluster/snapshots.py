@@ -1,7 +1,8 @@
 """The job of a cluster that saves Nomad's state: Raft's snapshot, encrypted by restic, in a bucket.
 
 It runs without a container, on one of the servers, as `daemon`. A snapshot holds the keyring and so every secret in
-Nomad's variables. The job's own token may take one and no more (`acl_policies.SNAPSHOTS`).
+Nomad's variables. The job's own token may take one, write the variable at `RECORD`, and no more
+(`acl_policies.SNAPSHOTS`).
 """
 
 from components.render.cluster.agents import SERVERS_POOL
@@ -18,6 +19,9 @@ JOB = "pds-nomad-snapshots"
 
 VARIABLE = own_path(JOB)
 """The variable with the repository's password, the bucket's keys and `PING_URL`."""
+
+RECORD = f"{VARIABLE}/repository"
+"""The variable with address and ID of the repository that has the last snapshot; the job writes it."""
 
 _MIB = 256
 
@@ -37,6 +41,7 @@ def snapshots_job(settings: Settings, stack: str) -> str:
         env={
             "NOMAD_ADDR": "http://${attr.unique.advertise.address}",
             "CLUSTER": stack,
+            "RECORD": RECORD,
             "SECTION": "cluster.snapshots",
             "KEEP_DAYS": str(cluster.snapshots.keep_days),
             **restic_environment(of_bucket, stack),

@@ -15,14 +15,32 @@ trap 'rm -f "$folder/nomad.snap"' EXIT
 # It checks the archive's sums. The token is in the environment.
 nomad operator snapshot save "$folder/nomad.snap"
 
+# The repository of the last snapshot is recorded in Nomad: a Nomad without state has no record. Another one at the same
+# address, or none, has lost all earlier snapshots (send.sh).
+known=$(nomad var get -item=repository "$RECORD" 2>"$folder/error") || case $(cat "$folder/error") in
+    *"ariable not found"*) ;;
+    *) fail "the variable $RECORD cannot be read: $(cat "$folder/error")" ;;
+esac
+case $known in
+    "$RESTIC_REPOSITORY ${REPOSITORY_ID:-none}") ;;
+    "$RESTIC_REPOSITORY "*)
+        fail "$RESTIC_REPOSITORY no longer holds the snapshots that this cluster sent there. Nothing was sent.
+Find out whether the bucket was emptied or replaced. If the earlier snapshots are lost for good, begin again without
+them: \`./pds nomad STACK -- var purge $RECORD\`."
+        ;;
+esac
+
 if [ "$REPOSITORY" = absent ]; then
     restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
+    # shellcheck source=/dev/null
+    . "$(dirname "$0")/restic_open.sh"
 fi
 # Removes the lock of a killed run once it is half an hour old. Nomad starts no second run beside one.
 restic unlock --quiet
 
 cd "$folder"
 restic backup --quiet --host "$CLUSTER" --tag nomad nomad.snap
+nomad var put -force -out=none "$RECORD" "repository=$RESTIC_REPOSITORY $REPOSITORY_ID" >/dev/null
 # By the age, and by the count of days with a snapshot: after a pause as long as KEEP_DAYS all snapshots are too old.
 restic forget --quiet --host "$CLUSTER" --tag nomad --group-by host --prune \
     --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d" --keep-daily "$KEEP_DAYS"

@@ -36,6 +36,7 @@ job "pds-nomad-snapshots" {
       env {
         NOMAD_ADDR         = "http://$${attr.unique.advertise.address}"
         CLUSTER            = "fleet"
+        RECORD             = "nomad/jobs/pds-nomad-snapshots/repository"
         SECTION            = "cluster.snapshots"
         KEEP_DAYS          = "14"
         RESTIC_REPOSITORY  = "s3:https://ams3.digitaloceanspaces.com/fleet-nomad-backup/nomad-fleet"
@@ -43,7 +44,7 @@ job "pds-nomad-snapshots" {
       }
 
       template {
-        script "nomad_snapshot.sh" sha256:109245040a2212673a32c3ada3d2eac69d036dfec27ba35e03508cf930c5aa38
+        script "nomad_snapshot.sh" sha256:493f387c82c78c471783ff35adbcc913ae8d70198e11775e90485e6ff568041a
       }
 
       template {

@@ -186,7 +186,10 @@ def test_snapshots_go_encrypted_to_a_bucket_with_a_key_and_a_right_of_their_own(
     )
     policy = cluster().one("pds-snapshots-policy").inputs
     assert policy["jobAcl"] == {"namespace": "default", "jobId": "pds-nomad-snapshots"}
-    assert re.findall(r"capabilities = (.*)", policy["rulesHcl"]) == ['["snapshot-save"]']
+    assert re.findall(r"capabilities = (.*)", policy["rulesHcl"]) == ['["snapshot-save"]', '["write", "read"]']
+    assert re.findall(r"path (.*) {", policy["rulesHcl"]) == ['"nomad/jobs/pds-nomad-snapshots/repository"'], (
+        "not the variable with its secrets, nor a PDS's"
+    )
     bucket = cluster().one("pds-snapshots-bucket")
     assert bucket.protected
     assert bucket.options["retainOnDelete"]
