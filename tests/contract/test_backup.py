@@ -84,9 +84,9 @@ def test_refuses_a_place_that_lost_its_backups(
     place = {"RESTIC_REPOSITORY": str(disk), "BACKUP_VOLUME": "second-disk"}
     faulty.take()
     _write(disk, repository)
-    assert "holds" not in bucket.send(faulty, **place), "no earlier backup is known"
+    assert "holds" not in bucket.send(faulty, code=0, **place), "no earlier backup is known"
     bucket.run_status(faulty)
-    bucket.send(faulty, **place)
+    bucket.send(faulty, code=0, **place)
     elsewhere = disk.rename(tmp_path / "elsewhere")
     output = bucket.send(faulty, code=1, **place)
     assert f"FAILED: {disk} on second-disk holds no backups any more." in output
@@ -96,7 +96,7 @@ def test_refuses_a_place_that_lost_its_backups(
     assert "holds other backups than the last good one" in bucket.send(faulty, code=1, **place)
     shutil.rmtree(disk)
     elsewhere.rename(disk)
-    bucket.send(faulty, **place)
+    bucket.send(faulty, code=0, **place)
 
 
 def test_begins_new_backups_in_another_place_or_if_asked_to(
@@ -107,14 +107,14 @@ def test_begins_new_backups_in_another_place_or_if_asked_to(
     faulty.take()
     bucket.send(faulty)
     bucket.run_status(faulty)
-    assert "created restic repository" in bucket.send(faulty, **place), "the stack file names another place"
+    assert "created restic repository" in bucket.send(faulty, code=0, **place), "the stack file names another place"
     bucket.run_status(faulty)
     shutil.rmtree(disk)
     _write(disk, repository)
-    bucket.send(faulty, **place | {"BACKUP_VOLUME": "third-disk"})
+    bucket.send(faulty, code=0, **place | {"BACKUP_VOLUME": "third-disk"})
     bucket.send(faulty, code=1, **place)
     (faulty.path / ".run-status" / "repository").unlink()  # as `--new-repository` does
-    bucket.send(faulty, **place)
+    bucket.send(faulty, code=0, **place)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -264,14 +264,14 @@ def test_damaged_pack_loses_only_the_accounts_in_it(
     did = faulty.manifest()["accounts"][0]
     (faulty.path / ".departures.jsonl").write_text("{}\n")
     folder = faulty.snapshot / repo_path(did)
-    bucket.restic("backup", "--host", "noted.at", "--tag", "departures", str(folder), **place)
+    bucket.restic("backup", "--host", "noted.at", "--tag", "departures", str(folder), code=0, **place)
     packs = [pack for pack in (disk / "data").rglob("*") if pack.is_file()]
-    bucket.send(faulty, **place)
+    bucket.send(faulty, code=0, **place)
     for pack in packs:
         pack.chmod(0o600)
         pack.write_bytes(os.urandom(pack.stat().st_size))
     new = replace(faulty, path=tmp_path / "new")
-    output = bucket.fetch(new.path, **place)
+    output = bucket.fetch(new.path, code=0, **place)
     assert f"note: {disk} is damaged: not all of snapshot latest could be fetched." in output
     report = verify(new.path / ".restore" / "fetched", faulty.document_key)
     assert {name for name, account in report.accounts.items() if account.state != WHOLE} == {did}
@@ -290,7 +290,7 @@ def test_leaves_nothing_if_the_manifest_is_in_a_damaged_pack(
     place = {"RESTIC_REPOSITORY": str(tmp_path / "disk")}
     faulty.take()
     (faulty.path / ".departures.jsonl").write_text("{}\n")
-    bucket.send(faulty, **place)
+    bucket.send(faulty, code=0, **place)
     for pack in [pack for pack in (tmp_path / "disk" / "data").rglob("*") if pack.is_file()]:
         pack.chmod(0o600)
         pack.write_bytes(os.urandom(pack.stat().st_size))

@@ -135,7 +135,7 @@ def test_names_of_damaged_copies_of_blobs_are_left_for_the_next_backup(drill: Dr
     (drill.folder / "data" / "blobs.json").write_text(json.dumps(outcome))
     drill.serve()
     assert json.loads((drill.live / ".snapshot" / "damaged-copies.json").read_text()) == damaged
-    assert drill.outcome()["findings"] == finding
+    assert dict[str, object](drill.outcome())["findings"] == finding
 
 
 def test_repository_of_an_unfinished_account_is_not_a_fault(running: Running, drill: Drill) -> None:
