@@ -220,7 +220,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
+        script "repository.cjs" sha256:bfd22c102bc1e187f2c88d9fc0543b16dbec8157d8759e24dbb2dc36770bfe29
       }
 
       template {
