@@ -81,7 +81,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:2d7c0cc48d574002bda0feb0ca9e5cebf3a242f5acbfd16b02ee3a3a142c0fa1
+        script "blob_copy.cjs" sha256:3c1056fc25f3b22a471d533df92e65dbbff39688b142dd89588dea58e2cb41d8
       }
 
       template {
@@ -101,7 +101,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
+        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
       }
 
       template {
