@@ -9,7 +9,8 @@ class ClusterAccountProvider(PollingProvider, pickled_as="ClusterAccountProvider
     """Refuses sizes that the region does not have, a takeover's token with too few rights or too many, rebuilds of
     servers that would lose Nomad's state, and rebuilds or deletions of workers that carry a host.
 
-    Output `pending_workers`: the droplets that the last `up` was to rebuild or delete.
+    Output `pending_workers`: the droplets that the last `up` was to rebuild or delete, each with the generation that it
+    had.
     """
 
     def _run(self, news: Props, olds: Props) -> Props:
@@ -18,7 +19,7 @@ class ClusterAccountProvider(PollingProvider, pickled_as="ClusterAccountProvider
         cluster_account.refuse_missing_sizes(news["region"], news["sizes"])
         if news["takeover_token"]:
             cluster_account.refuse_wrong_rights(news["takeover_token"], news["api_url"])
-        return {**news, "pending_workers": pending}
+        return {**news, "pending_workers": {str(droplet): generation for droplet, generation in pending.items()}}
 
     def _is_done(self, olds: Props) -> bool:
         """False if a takeover has chosen a worker that the last `up` did not come to rebuild: the next one refuses."""
@@ -28,5 +29,5 @@ class ClusterAccountProvider(PollingProvider, pickled_as="ClusterAccountProvider
             return False  # the run says why
 
 
-def _pending(olds: Props) -> list[int]:
-    return [int(droplet) for droplet in olds.get("pending_workers") or ()]
+def _pending(olds: Props) -> dict[int, float]:
+    return {int(droplet): generation for droplet, generation in (olds.get("pending_workers") or {}).items()}

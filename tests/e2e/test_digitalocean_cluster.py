@@ -167,7 +167,7 @@ def test_an_update_that_ended_early_rebuilds_no_worker_that_a_takeover_has_chose
     after = {**_PROPS, "workers": _workers(1, 2)}
     written = provider.update("id", before, after).outs
     assert written is not None
-    assert written["pending_workers"] == [spare]
+    assert written["pending_workers"] == {str(spare): 1.0}
     assert not provider.diff("id", written, after).changes, "the rebuild is the droplet's own"
     # The `up` ended here. The takeover attaches a volume.
     volume = client.volume()["id"]
@@ -186,6 +186,61 @@ def test_an_update_that_ended_early_rebuilds_no_worker_that_a_takeover_has_chose
     cloud.attach(volume, rebuilt)
     client.until(lambda: {"carrier": cloud.carrier(volume)}, lambda found: found["carrier"] == rebuilt)
     assert not provider.diff("id", written, after).changes
+
+
+def _moved_to_a_spare_that_an_update_did_not_come_to_rebuild(client: Client, *generations: int) -> dict[str, Any]:
+    """What was written by updates that ended early, each with one of these generations for the spare, worker 2. Worker
+    1 died, and a takeover moved its host to the spare."""
+    provider, written = ClusterAccountProvider(), {**_PROPS, "workers": _workers(1, 1)}
+    client.droplet(name="pds-fleet-worker-1", tags=["pds-fleet-worker"])
+    spare = int(client.droplet(name="pds-fleet-worker-2", tags=["pds-fleet-worker"])["id"])
+    for generation in generations:
+        outs = provider.update("id", written, {**_PROPS, "workers": _workers(1, generation)}).outs
+        assert outs is not None
+        written = outs
+    volume, cloud = client.volume()["id"], DigitalOcean(TOKEN, client.api.url)
+    cloud.attach(volume, spare)
+    client.until(lambda: {"carrier": cloud.carrier(volume)}, lambda found: found["carrier"] == spare)
+    return written
+
+
+@pytest.mark.usefixtures("_shell")
+@pytest.mark.parametrize("early", [(2,), (2, 3)], ids=["one update ended early", "two updates ended early"])
+@pytest.mark.parametrize(
+    "more", [(1, 1), (2, 1), (1, 1, 1)], ids=["alone", "with the lost worker's", "with one more spare"]
+)
+def test_a_generation_that_was_not_applied_can_be_taken_back_once_its_worker_runs_a_host(
+    client: Client, early: tuple[int, ...], more: tuple[int, ...]
+) -> None:
+    provider, written = (
+        ClusterAccountProvider(),
+        _moved_to_a_spare_that_an_update_did_not_come_to_rebuild(client, *early),
+    )
+    wanted = {**_PROPS, "workers": written["workers"]}
+    with pytest.raises(ServiceError, match=r"worker 2.*Or write 'cluster\.workers\.generations\.2: 1' back"):
+        provider.update("id", written, wanted)
+    back = {**_PROPS, "workers": _workers(*more)}
+    outs = provider.update("id", written, back).outs
+    assert outs is not None
+    assert not provider.diff("id", outs, back).changes, (
+        "the droplet has that generation: the engine does not rebuild it"
+    )
+    with pytest.raises(ServiceError, match="worker 2"):
+        provider.update("id", outs, {**_PROPS, "workers": _workers(more[0], 2)})
+
+
+@pytest.mark.usefixtures("_shell")
+def test_a_worker_that_was_not_deleted_is_kept_with_its_generation_and_not_rebuilt(client: Client) -> None:
+    provider, before = ClusterAccountProvider(), {**_PROPS, "workers": _workers(1, 2)}
+    spare = client.droplet(name="pds-fleet-worker-2", tags=["pds-fleet-worker"], volumes=[])["id"]
+    written = provider.update("id", before, {**_PROPS, "workers": _workers(1)}).outs
+    assert written is not None
+    volume, cloud = client.volume()["id"], DigitalOcean(TOKEN, client.api.url)
+    cloud.attach(volume, int(spare))
+    client.until(lambda: {"carrier": cloud.carrier(volume)}, lambda found: found["carrier"] == int(spare))
+    provider.update("id", written, {**_PROPS, "workers": _workers(1, 2)})
+    with pytest.raises(ServiceError, match=r"a new generation rebuilds it: worker 2.*generations\.2: 2' back"):
+        provider.update("id", written, {**_PROPS, "workers": _workers(1, 3)})
 
 
 @pytest.mark.usefixtures("_shell")

@@ -6,6 +6,7 @@ be tried without writing. Sources: digitalocean/openapi (`security` of each oper
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -137,33 +138,46 @@ def _refuse_another_count(old: Mapping[str, Any], new: Mapping[str, Any]) -> Non
         )
 
 
-def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any], pending: Collection[int] = ()) -> list[int]:
+def refuse_rebuilt_carriers(
+    old: Mapping[str, Any], new: Mapping[str, Any], pending: Mapping[int, float] = MappingProxyType({})
+) -> dict[int, float]:
     """Refuse to rebuild or delete a worker that has the volume of a host, and a lower generation. `old` and `new`: the
     workers' `generations`, their `tag`, and `names`, the beginning of their droplets' names. `old` is empty for a new
     cluster. Raises ServiceError.
 
-    Returns the droplets, by DigitalOcean's numbers, that this `up` is to rebuild or delete. An `up` that ends before
-    has written `new`, so the next one compares nothing: it gives them as `pending`. A rebuilt droplet has another
-    number, so nothing has to be taken off the list. `./pds upgrade` reads the preview, too."""
+    Returns the droplets, by DigitalOcean's numbers, that this `up` is to rebuild or delete, each with the generation
+    that it has. An `up` that ends before has written `new`, so the next one compares nothing: it gives them as
+    `pending`. A droplet whose generation is wanted again is not rebuilt. A rebuilt droplet has another number, so
+    nothing has to be taken off the list. `./pds upgrade` reads the preview, too."""
     if not old:
-        return []
+        return {}
     was, now = old["generations"], new["generations"]
     changed = {number for number in range(1, len(was) + 1) if was[number - 1 : number] != now[number - 1 : number]}
-    _refuse_lower("workers", was, now)
-    found = []
-    for droplet, (number, is_carrier) in _workers(new).items() if changed or pending else ():
-        if number not in changed and (droplet not in pending or len(was) < number <= len(now)):
+    workers = _workers(new) if pending else {}
+    present = {number: pending[droplet] for droplet, (number, _) in workers.items() if droplet in pending}
+    _refuse_lower("workers", was, now, present)
+    found: dict[int, float] = {}
+    for droplet, (number, is_carrier) in (workers or (_workers(new) if changed else {})).items():
+        if number not in changed and droplet not in pending:
+            continue
+        has = pending[droplet] if droplet in pending else was[number - 1]
+        if [has] == now[number - 1 : number]:
             continue
         if is_carrier:
-            deletes = "fewer hosts or 'cluster.workers.spares' delete"
-            cause = "a new generation rebuilds" if number <= len(now) else deletes
-            raise ServiceError(
-                f"Droplet {droplet} runs a host, and {cause} it: worker {number}. The host's clubs would be down "
-                "meanwhile. `./pds list` shows which worker runs which host. Move it first: `./pds drain` of this "
-                "stack and the host, or `./pds repair` if it is down. Nothing was changed."
-            )
-        found.append(droplet)
-    return sorted(found)
+            raise ServiceError(_carries(droplet, number, has, is_deleted=number > len(now)))
+        found[droplet] = has
+    return dict(sorted(found.items()))
+
+
+def _carries(droplet: int, number: int, has: float, *, is_deleted: bool) -> str:
+    cause, back = "a new generation rebuilds", f"write 'cluster.workers.generations.{number}: {has:.0f}' back"
+    if is_deleted:
+        cause, back = "fewer hosts or 'cluster.workers.spares' delete", "write the former number back"
+    return (
+        f"Droplet {droplet} runs a host, and {cause} it: worker {number}. The host's clubs would be down meanwhile. "
+        "`./pds list` shows which worker runs which host. Move it first: `./pds drain` of this stack and the host, or "
+        f"`./pds repair` if it is down. Or {back}. Nothing was changed."
+    )
 
 
 def has_carrier(workers: Mapping[str, Any], pending: Collection[int]) -> bool:
@@ -171,10 +185,13 @@ def has_carrier(workers: Mapping[str, Any], pending: Collection[int]) -> bool:
     return bool(pending) and any(carries for droplet, (_, carries) in _workers(workers).items() if droplet in pending)
 
 
-def _refuse_lower(kind: str, was: Sequence[float], now: Sequence[float]) -> None:
-    """Refuse a lower generation of the cluster's servers or workers: the droplet would be rebuilt."""
+def _refuse_lower(
+    kind: str, was: Sequence[float], now: Sequence[float], present: Mapping[int, float] = MappingProxyType({})
+) -> None:
+    """Refuse a lower generation of the cluster's servers or workers: the droplet would be rebuilt. `present`: number to
+    the generation of the droplet that the last `up` did not come to rebuild, which may be wanted again."""
     for number, (before, after) in enumerate(zip(was, now, strict=False), 1):
-        if after < before:
+        if after < before and after != present.get(number):
             raise ServiceError(
                 f"'cluster.{kind}.generations.{number}' is {after:.0f}, and was {before:.0f} in the last `up`. Is the "
                 "stack file that of an older checkout? A generation can only be raised. Nothing was changed."
