@@ -146,11 +146,11 @@ class Endpoint:
     _unknown_since: float | None = None
     _requested_at: float = float("-inf")
     _back_at: float = float("-inf")
-    """When the address last began to lead to a ready server again."""
+    """When the address last began to lead to a ready server again, after a time in which it was to be moved."""
 
     def once(self, now: float, after_seconds: float, back_since: float) -> Step:
-        """The present step, already done. Asks DigitalOcean only if its limits leave room. Raises Limited, and Refused
-        if the token lacks a right."""
+        """The present step, already done. Asks DigitalOcean only if its limits leave room. A look without an answer
+        changes nothing of what is known. Raises Limited, and Refused if the token lacks a right."""
         nodes = self.servers.server_nodes()
         if now - self._looked_at < self._pause(nodes, now):
             return self._step
@@ -160,15 +160,17 @@ class Endpoint:
         except Refused as error:
             if error.status in (401, 403):
                 raise
-            self._step = Step("refused", f"the servers' address: {error}")
+            return Step("refused", f"the servers' address: {error}")
         except Limited:
             raise  # the limit is one for all that the pass asks
         except Unavailable as error:
-            self._step = Step("wait", f"the servers' address {self.address}: {error}")
+            return Step("wait", f"the servers' address {self.address}: {error}")
         if self._step.kind != "fine":
             self._astray_since = now if self._astray_since is None else self._astray_since
         elif self._astray_since is not None:
-            self._astray_since, self._back_at = None, now
+            if now - self._astray_since >= after_seconds:
+                self._back_at = now
+            self._astray_since = None
         return self._step
 
     def hold(self, host: HostView, step: Step, now: float) -> Step:
@@ -177,6 +179,8 @@ class Endpoint:
         has_joined = host.node is not None and host.node.since > host.attached_at
         if step.kind not in ("retire", "detach") or has_joined:
             return step
+        if self._view is None:
+            return Step("wait", f"host {host.name}: it is not known yet where the servers' address leads")
         if self._step.kind != "fine":
             return Step("wait", f"host {host.name}: its node cannot join, because the servers' address leads to none")
         if now - self._back_at < SETTLE_SECONDS:

@@ -64,7 +64,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/endpoint.py" sha256:94e1b52454cc24435ad9a638fb843760b35945eab45130e99a1103dcf1e57c72
+        script "components/takeover/endpoint.py" sha256:64e98deea4d96e791a65617b2575722eafb5991beeec905cf230d433e16c65e8
       }
 
       template {
