@@ -60,6 +60,8 @@ class EndpointView:
     """If the address leads to no node: since when this program sees that."""
     back_since: float = 0.0
     """See `HostView`."""
+    requests: int = 0
+    """Assignments since the address last led to a ready server, whether DigitalOcean took them or refused them."""
 
     def node(self, droplet: int | None) -> Node | None:
         """The node of a server."""
@@ -113,13 +115,14 @@ def _not_yet(view: EndpointView, node: Node | None, now: float, after_seconds: f
 
 
 def _target(view: EndpointView) -> int | None:
-    """The first server, by name, that is on and whose node is ready."""
+    """The first server, by name, that is on and whose node is ready. After each request it is the next one's turn:
+    DigitalOcean may refuse one server for ever, for example because it has another address."""
     ready = [
         (droplet.name, number)
         for number, droplet in view.droplets.items()
         if number != view.at and droplet.is_active and (node := view.node(number)) and node.is_ready
     ]
-    return min(ready)[1] if ready else None
+    return sorted(ready)[view.requests % len(ready)][1] if ready else None
 
 
 def _what_to_write(view: EndpointView, target: int) -> str:
@@ -145,6 +148,8 @@ class Endpoint:
     """Since when the address leads to no ready server; None if it leads to one."""
     _unknown_since: float | None = None
     _requested_at: float = float("-inf")
+    _requests: int = 0
+    """See `EndpointView`."""
     _back_at: float = float("-inf")
     """When the address last began to lead to a ready server again, after a time in which it was to be moved."""
 
@@ -171,6 +176,8 @@ class Endpoint:
             if now - self._astray_since >= after_seconds:
                 self._back_at = now
             self._astray_since = None
+        if self._step.kind == "fine":
+            self._requests = 0
         return self._step
 
     def hold(self, host: HostView, step: Step, now: float) -> Step:
@@ -201,7 +208,9 @@ class Endpoint:
     def _look(self, nodes: Mapping[str, Node], now: float, after_seconds: float, back_since: float) -> Step:
         at = self.cloud.address_at(self.address)
         droplets = self.cloud.workers(server_tag(self.cluster))
-        view = EndpointView(self.address, self.cluster, at, droplets, nodes, back_since=back_since)
+        view = EndpointView(
+            self.address, self.cluster, at, droplets, nodes, back_since=back_since, requests=self._requests
+        )
         if view.node(at):
             self._unknown_since = None
         elif self._unknown_since is None:
@@ -218,6 +227,7 @@ class Endpoint:
             if error.status in (401, 403):
                 raise
             # Another program was faster, or the droplet has a pending event: the next look sees what is true.
+            self._requests += 1
             return Step("wait", f"{step.text}: refused ({error})")
-        self._requested_at = now
+        self._requested_at, self._requests = now, self._requests + 1
         return step

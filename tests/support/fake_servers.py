@@ -33,6 +33,10 @@ class FakeClusterWithServers(FakeCluster):
         self.looks = 0
         """Requests to DigitalOcean about the address."""
         self.never_ends = False
+        self.assignments_refused: set[int] = set()
+        """Servers that have another address."""
+        self.assignments_fail: set[int] = set()
+        """Servers to which an assignment ends as errored."""
         self._assigning: tuple[int, float] | None = None
         self._died: dict[str, float] = {}
 
@@ -61,7 +65,8 @@ class FakeClusterWithServers(FakeCluster):
         before = self.time
         super().pass_time(seconds)
         if self._assigning and not self.never_ends and self.time - self._assigning[1] >= ACTION_SECONDS:
-            self.leads_to, self._assigning = self._assigning[0], None
+            number, self._assigning = self._assigning[0], None
+            self.leads_to = self.leads_to if number - _FIRST + 1 in self.assignments_fail else number
         if self.leads_to is None or self.leads_to in self.servers_down:
             for volume in self.volumes.values():
                 if volume.ready_at > before:
@@ -112,6 +117,8 @@ class FakeClusterWithServers(FakeCluster):
         if self._assigning:
             raise Refused(422, "The reserved IP already has a pending event.")
         assert droplet in self._servers()
+        if droplet - _FIRST + 1 in self.assignments_refused:
+            raise Refused(422, "The Droplet already has a reserved IP.")
         self._assigning = (droplet, self.time)
         self.assignments.append(droplet - _FIRST + 1)
         self._called()

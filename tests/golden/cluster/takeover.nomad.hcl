@@ -64,7 +64,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/endpoint.py" sha256:64e98deea4d96e791a65617b2575722eafb5991beeec905cf230d433e16c65e8
+        script "components/takeover/endpoint.py" sha256:3def20bcc5f63f34ec0530ea205e4db4b189eb392113d3ff29ab6e0c4194c530
       }
 
       template {

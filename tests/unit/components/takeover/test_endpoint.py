@@ -79,6 +79,21 @@ def test_the_address_goes_to_no_server_that_is_down() -> None:
     assert cluster.leads_to_server == 3
 
 
+@pytest.mark.parametrize("how", ["assignments_refused", "assignments_fail"])
+def test_the_address_goes_to_the_next_server_if_digitalocean_does_not_assign_it_to_the_first(how: str) -> None:
+    cluster = _cluster()
+    getattr(cluster, how).add(2)
+    cluster.lose_server(1)
+    passes = _passes(cluster)
+    _run(cluster, passes, 180)
+    assert cluster.leads_to_server == 3
+    getattr(cluster, how).clear()
+    cluster.start_server(1)
+    cluster.lose_server(3)
+    _run(cluster, passes, 180)
+    assert cluster.leads_to_server == 1, "the order begins again once the address is fine"
+
+
 def test_a_server_that_comes_back_does_not_get_the_address_again() -> None:
     cluster = _cluster()
     passes = _passes(cluster)
