@@ -16,7 +16,7 @@ from components.host.connect import stack_identity
 from components.nomad_target import NomadTarget
 from components.operations.nomad_snapshots import NomadSnapshots, NomadSnapshotsArgs
 from components.operations.takeover import Takeover, TakeoverArgs
-from components.render.cluster.user_data import server_names, worker_names, worker_tag
+from components.render.cluster.user_data import server_names, server_tag, worker_names, worker_tag
 from components.secret_values import as_secret
 from components.settings.cluster_hosts import host_settings
 from components.settings.host_contract import ingress_namespace
@@ -112,6 +112,7 @@ def _account(name: str, settings: Settings, stack: str, opts: pulumi.ResourceOpt
             "sizes": {"cluster.servers.size": cluster.servers.size, "cluster.workers.size": cluster.workers.size},
             "servers": {
                 "endpoint": cluster.servers.endpoint,
+                "tag": server_tag(stack),
                 "names": server_names(stack),
                 "generations": _generations(cluster.servers, cluster.servers.count),
             },

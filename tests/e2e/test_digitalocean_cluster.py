@@ -99,7 +99,12 @@ def test_requires_the_operators_token_in_the_shell(monkeypatch: pytest.MonkeyPat
 _PROPS: dict[str, Any] = {
     "region": "fra1",
     "sizes": {},
-    "servers": {"endpoint": 1.0, "names": "pds-fleet-server-", "generations": [1.0, 1.0, 1.0]},
+    "servers": {
+        "endpoint": 1.0,
+        "tag": "pds-fleet-server",
+        "names": "pds-fleet-server-",
+        "generations": [1.0, 1.0, 1.0],
+    },
     "takeover_token": "",
     "api_url": "",
 }
@@ -141,10 +146,29 @@ def test_refuses_to_rebuild_the_server_to_which_a_takeover_led_the_address(clien
     client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)
     action = client.ask("POST", f"/reserved_ips/{address}/actions", {"type": "assign", "droplet_id": server}, 201)
     client.finished(action["action"])
-    before = {"endpoint": 1.0, "names": "pds-fleet-server-", "generations": [1.0, 1.0, 1.0]}
+    before = {
+        "endpoint": 1.0,
+        "tag": "pds-fleet-server",
+        "names": "pds-fleet-server-",
+        "generations": [1.0, 1.0, 1.0],
+    }
     with pytest.raises(ServiceError, match=r"generations\.3': a takeover has led the cluster's address to this server"):
         refuse_rebuilt_servers(before, {**before, "generations": [1.0, 1.0, 2.0]})
     refuse_rebuilt_servers(before, {**before, "generations": [1.0, 2.0, 1.0]})
+
+
+@pytest.mark.usefixtures("_shell")
+def test_servers_that_were_never_created_are_no_servers(client: Client) -> None:
+    client.droplet(name="pds-fleet-server-1", tags=["pds-fleet-server"])
+    client.droplet(name="pds-other-server-2", tags=["pds-other-server"])
+    three = _PROPS["servers"]
+    refuse_rebuilt_servers(three, {**three, "generations": [1.0]})
+    with pytest.raises(ServiceError, match="server 2, which does not exist yet"):
+        refuse_rebuilt_servers(three, {**three, "endpoint": 2.0})
+    client.droplet(name="pds-fleet-server-2", tags=["pds-fleet-server"])
+    refuse_rebuilt_servers(three, {**three, "endpoint": 2.0})
+    with pytest.raises(ServiceError, match="'count: 3' back"):
+        refuse_rebuilt_servers(three, {**three, "generations": [1.0]})
 
 
 def test_refuses_a_lower_number_without_a_look_at_the_account() -> None:

@@ -88,8 +88,8 @@ def refuse_wrong_rights(token: str, url: str) -> None:
 def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse a rebuild of servers by which Nomad loses its state: of more than one without a snapshot, of the one that
     the cluster's address leads to or led to, and by a lower generation; and fewer servers. `old` and `new`: `endpoint`,
-    a number from 1, the servers' `generations`, and `names`, the beginning of their droplets' names. `old` is empty for
-    a new cluster, which has nothing to compare. Raises ServiceError."""
+    a number from 1, the servers' `generations`, their `tag`, and `names`, the beginning of their droplets' names. `old`
+    is empty for a new cluster, which has nothing to compare. Raises ServiceError."""
     if not old:
         return
     _refuse_another_count(old, new)
@@ -97,7 +97,7 @@ def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
     rebuilt = [number for number, (before, after) in pairs if before != after]
     key = "'cluster.servers.generations"
     _refuse_lower("servers", old["generations"], new["generations"])
-    if len(rebuilt) == len(old["generations"]):
+    if len(rebuilt) == len(pairs):
         _refuse_without_snapshot()
         return
     if len(rebuilt) > 1:
@@ -122,16 +122,21 @@ def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
 
 
 def _refuse_another_count(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse fewer servers, and an address that leads to a new one, which would connect to itself."""
+    """Refuse fewer servers, and an address that leads to a new one, which would connect to itself. An `up` that ended
+    early may have written down more servers than it created: those that exist count."""
     was, now = len(old["generations"]), len(new["generations"])
-    if now < was:
+    if now >= was and new["endpoint"] == old["endpoint"]:
+        return
+    names = {str(item["name"]) for item in _droplets(new["tag"])}
+    there = [number for number in range(1, max(was, now) + 1) if f"{new['names']}{number}" in names]
+    if now < was and any(number > now for number in there):
         raise ServiceError(
             f"'cluster.servers.count' is {now}, and was {was} in the last `up`. Without a majority of these servers "
             f"Nomad loses its state. The number can only grow. Write 'count: {was}' back. Nothing was changed."
         )
-    if new["endpoint"] > was:
+    if new["endpoint"] != old["endpoint"] and new["endpoint"] not in there:
         raise ServiceError(
-            f"'cluster.servers.endpoint' names server {new['endpoint']:.0f}, which this `up` creates. It joins the "
+            f"'cluster.servers.endpoint' names server {new['endpoint']:.0f}, which does not exist yet. It joins the "
             "others by the address, which has to lead to one of them. Write "
             f"'endpoint: {old['endpoint']:.0f}' back and run `pulumi up`. Name the new server once all are healthy. "
             "Nothing was changed."
@@ -206,17 +211,18 @@ def _droplets_with_an_address() -> set[str]:
     return {str(item["droplet"]["name"]) for item in found if item["droplet"]}
 
 
+def _droplets(tag: str) -> list[Mapping[str, Any]]:
+    """The droplets with this tag, as DigitalOcean shows them; at most 200."""
+    api = shell_variable("DIGITALOCEAN_API_URL") or API
+    query = urlencode({"tag_name": tag, "per_page": 200})
+    http = Http(api, {"Authorization": f"Bearer {operator_token()}"})
+    return list(_asked(http, f"/v2/droplets?{query}").get("droplets", []))
+
+
 def _workers(workers: Mapping[str, Any]) -> dict[int, tuple[int, bool]]:
     """The workers by DigitalOcean's number: their own number, and whether they have a volume."""
-    api = shell_variable("DIGITALOCEAN_API_URL") or API
-    query = urlencode({"tag_name": workers["tag"], "per_page": 200})
-    answer = _asked(Http(api, {"Authorization": f"Bearer {operator_token()}"}), f"/v2/droplets?{query}")
-    numbers = {item["id"]: str(item["name"]).removeprefix(workers["names"]) for item in answer.get("droplets", [])}
-    return {
-        int(item["id"]): (int(numbers[item["id"]]), bool(item["volume_ids"]))
-        for item in answer.get("droplets", [])
-        if numbers[item["id"]].isdigit()
-    }
+    found = [(item, str(item["name"]).removeprefix(workers["names"])) for item in _droplets(workers["tag"])]
+    return {int(item["id"]): (int(number), bool(item["volume_ids"])) for item, number in found if number.isdigit()}
 
 
 def _refuse_without_snapshot() -> None:
