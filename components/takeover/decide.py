@@ -136,8 +136,9 @@ class HostView:
 
     @property
     def failed_starts(self) -> int:
-        """How many droplets got the volume since Nomad last heard of its node."""
-        since = self.node.since if self.node else 0.0
+        """How many droplets got the volume since Nomad last heard of its node. If there is no node, older moves may be
+        those of another Nomad, in which it started."""
+        since = self.node.since if self.node else self.unknown_since - SETTLE_SECONDS
         attaches = [a for a in self.actions if a.kind == "attach" and a.started > since]
         return sum(a.status != "errored" or a.started == self.attached_at for a in attaches)
 

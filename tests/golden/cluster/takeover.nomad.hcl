@@ -60,7 +60,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:23ba0dd47f8455c86cb2031e7338c5f82085373ee3277e7c14aee59bb9f927dc
+        script "components/takeover/decide.py" sha256:586c728c89dbcdf029968c5d2d6300e814fa8dde42d3eb51fe67374c7260d066
       }
 
       template {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from components.takeover.decide import SETTLE_SECONDS, Rules, Step
+from components.takeover.decide import SETTLE_SECONDS, Action, Rules, Step
 from components.takeover.passes import Passes
 from tests.support.fake_cluster import FakeCluster
 
@@ -61,6 +61,21 @@ def test_a_host_that_nomad_does_not_know_has_time_to_register(cluster: FakeClust
     assert [step.kind for step in _run(cluster, passes, SETTLE_SECONDS - 100)] == ["fine", "wait"], "it begins anew"
     _run(cluster, passes, 300)
     assert cluster.volumes["b"].carrier == 1, "a host that does not become a node is moved, as after its first attach"
+
+
+def test_moves_of_an_earlier_nomad_are_no_failed_starts_of_a_host_that_has_no_node_yet(cluster: FakeCluster) -> None:
+    cluster.forgotten = {"a"}
+    passes = _passes(cluster)
+    _run(cluster, passes, 100)
+    cluster.volumes["a"].actions += [
+        Action("detach", "completed", cluster.time),
+        Action("attach", "completed", cluster.time + 5),
+    ]
+    _run(cluster, passes, SETTLE_SECONDS + 100)
+    assert cluster.volumes["a"].carrier == 1, "of this Nomad it had one droplet"
+    steps = _run(cluster, passes, 2 * SETTLE_SECONDS)
+    assert cluster.volumes["a"].carrier == 1
+    assert "started on none of the last 2 droplets" in steps[0].text
 
 
 def _snapshot(cluster: FakeCluster) -> dict[str, str]:
