@@ -123,6 +123,7 @@ def _account(name: str, settings: Settings, stack: str, opts: pulumi.ResourceOpt
             },
             "takeover_token": pulumi.Output.secret(takeover.token.get_secret_value() if takeover else ""),
             "api_url": takeover.api_url if takeover else "",
+            "is_preview": pulumi.runtime.is_dry_run(),
         },
         opts,
     )

@@ -1,6 +1,9 @@
 """The provider that checks, before anything of a cluster is created or rebuilt, whether that can go well."""
 
+from pulumi.dynamic import DiffResult
+
 from components.clients.cluster import account as cluster_account
+from components.clients.console import show
 from components.clients.errors import ServiceError
 from components.dynamic.base import PollingProvider, Props
 
@@ -21,12 +24,18 @@ class ClusterAccountProvider(PollingProvider, pickled_as="ClusterAccountProvider
             cluster_account.refuse_wrong_rights(news["takeover_token"], news["api_url"])
         return {**news, "pending_workers": {str(droplet): generation for droplet, generation in pending.items()}}
 
-    def _is_done(self, olds: Props) -> bool:
-        """False if a takeover has chosen a worker that the last `up` did not come to rebuild: the next one refuses."""
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        """A change, too, if a takeover has chosen a worker that the last `up` did not come to rebuild: the next one
+        refuses. If the account cannot be asked, an `up` runs and says why, for it may rebuild that worker. A preview
+        rebuilds nothing, and most lists are those of workers that are rebuilt: it only warns."""
+        found = super().diff(_id, _olds, {**_news, "is_preview": None})
         try:
-            return not cluster_account.has_carrier(olds.get("workers") or {}, _pending(olds))
-        except ServiceError:
-            return False  # the run says why
+            changes = cluster_account.has_carrier(_olds.get("workers") or {}, _pending(_olds))
+        except ServiceError as error:
+            changes = not _news.get("is_preview")
+            if not changes:
+                show(f"Whether a worker that the last `up` was to rebuild runs a host by now is unknown. {error}")
+        return DiffResult(changes=found.changes or changes, replaces=[])
 
 
 def _pending(olds: Props) -> dict[int, float]:

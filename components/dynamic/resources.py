@@ -63,8 +63,8 @@ class StackIdentity(DynamicResource, module="pds", name="StackIdentity"):
 
 class ClusterAccount(DynamicResource, module="pds", name="ClusterAccount"):
     """An account that can carry the cluster. Inputs: `region`, `sizes` (key in the stack file to slug), `servers`
-    and `workers` as in `clients/cluster/account.py`, `takeover_token` (empty without a takeover) and `api_url`.
-    Everything of the cluster waits for it."""
+    and `workers` as in `clients/cluster/account.py`, `takeover_token` (empty without a takeover), `api_url`, and
+    `is_preview`, which is no change of its own. Everything of the cluster waits for it."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(ClusterAccountProvider(), name, inputs, ("pending_workers",), ("takeover_token",), opts)

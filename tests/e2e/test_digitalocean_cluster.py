@@ -268,6 +268,46 @@ def test_a_worker_that_was_not_deleted_is_kept_with_its_generation_and_not_rebui
 
 
 @pytest.mark.usefixtures("_shell")
+@pytest.mark.parametrize("silent", ["no token", "no answer"])
+def test_a_preview_shows_no_change_if_it_cannot_ask_and_an_up_runs_to_say_why(
+    client: Client, silent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider, after = ClusterAccountProvider(), {**_PROPS, "workers": _workers(1, 2)}
+    client.droplet(name="pds-fleet-worker-2", tags=["pds-fleet-worker"])
+    written = provider.update("id", {**_PROPS, "workers": _workers(1, 1)}, {**after, "is_preview": False}).outs
+    assert written is not None
+    if silent == "no token":
+        monkeypatch.delenv("DIGITALOCEAN_TOKEN")
+        monkeypatch.delenv("DIGITALOCEAN_ACCESS_TOKEN", raising=False)
+    else:
+        for number in range(1, 5):
+            client.api.fail("GET", "/v2/droplets", "500", nth=number)
+    up, preview = {**after, "is_preview": False}, {**after, "is_preview": True}
+    assert not provider.diff("id", written, preview).changes, "`./pds upgrade` reads it"
+    assert (
+        "Whether a worker that the last `up` was to rebuild runs a host by now is unknown." in capsys.readouterr().err
+    )
+    assert provider.diff("id", written, {**preview, "region": "nyc3"}).changes
+    assert provider.diff("id", written, up).changes, "it may rebuild a worker that runs a host"
+    with pytest.raises(ServiceError, match=r"set DIGITALOCEAN_TOKEN|Try again"):
+        provider.update("id", written, up)
+
+
+@pytest.mark.usefixtures("_shell")
+def test_workers_that_are_rebuilt_are_no_change(client: Client) -> None:
+    provider, after = ClusterAccountProvider(), {**_PROPS, "workers": _workers(1, 2), "is_preview": False}
+    spare = client.droplet(name="pds-fleet-worker-2", tags=["pds-fleet-worker"])["id"]
+    written = provider.update("id", {**_PROPS, "workers": _workers(1, 1)}, after).outs
+    assert written is not None
+    client.ask("DELETE", f"/droplets/{spare}", status=204)
+    client.until(
+        lambda: {"status": client.http.get(f"/droplets/{spare}").status_code}, lambda found: found["status"] == 404
+    )
+    for is_preview in (True, False):
+        assert not provider.diff("id", written, {**after, "is_preview": is_preview}).changes
+
+
+@pytest.mark.usefixtures("_shell")
 def test_accepts_to_replace_a_carrier_that_is_gone(client: Client, carrier: int) -> None:
     client.ask("DELETE", f"/droplets/{carrier}", status=204)
     client.until(
