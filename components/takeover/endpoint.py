@@ -34,6 +34,7 @@ class Cloud(Protocol):
 
     def workers(self, tag: str) -> dict[int, Droplet]: ...
     def address_at(self, address: str) -> int | None: ...
+    def assigned_at(self, address: str) -> float | None: ...
     def assign(self, address: str, droplet: int) -> None: ...
 
 
@@ -150,8 +151,9 @@ class Endpoint:
     _requested_at: float = float("-inf")
     _requests: int = 0
     """See `EndpointView`."""
-    _back_at: float = float("-inf")
-    """When the address last began to lead to a ready server again, after a time in which it was to be moved."""
+    _back_at: float | None = None
+    """When the address last began to lead to a ready server again, after a time in which it was to be moved; None if
+    this program does not know."""
 
     def once(self, now: float, after_seconds: float, back_since: float) -> Step:
         """The present step, already done. Asks DigitalOcean only if its limits leave room. A look without an answer
@@ -182,7 +184,8 @@ class Endpoint:
 
     def hold(self, host: HostView, step: Step, now: float) -> Step:
         """`step`, or a wait if the host would be moved although its node could not join: the address led to no ready
-        server since its volume was attached, so the next droplet could not join either."""
+        server since its volume was attached, so the next droplet could not join either. Raises Unavailable and
+        Refused."""
         has_joined = host.node is not None and host.node.since > host.attached_at
         if step.kind not in ("retire", "detach") or has_joined:
             return step
@@ -190,11 +193,17 @@ class Endpoint:
             return Step("wait", f"host {host.name}: it is not known yet where the servers' address leads")
         if self._step.kind != "fine":
             return Step("wait", f"host {host.name}: its node cannot join, because the servers' address leads to none")
-        if now - self._back_at < SETTLE_SECONDS:
+        if now - self._back_since() < SETTLE_SECONDS:
             minutes = f"{SETTLE_SECONDS // 60} minutes"
             text = f"its node is not ready, and the servers' address leads to a ready server for less than {minutes}"
             return Step("wait", f"host {host.name}: {text}")
         return step
+
+    def _back_since(self) -> float:
+        """See `_back_at`. A program that has seen no such time since it started asks once for the newest assignment."""
+        if self._back_at is None:
+            self._back_at = self.cloud.assigned_at(self.address) or float("-inf")
+        return self._back_at
 
     def _pause(self, nodes: Mapping[str, Node], now: float) -> float:
         """Seconds between two looks."""

@@ -179,6 +179,20 @@ class DigitalOcean:
         droplet = answer["reserved_ip"]["droplet"]
         return int(droplet["id"]) if droplet else None
 
+    def assigned_at(self, address: str) -> float | None:
+        """When the newest completed assignment of the reserved IP was completed; of its last 200 actions. Raises
+        Refused if there is no such address."""
+        answer = self._http.call("GET", f"/v2/reserved_ips/{quote(address)}/actions?per_page=200")
+        if answer is None:
+            raise Refused(404, f"reserved IP {address} does not exist")
+        completed = [
+            _unix(item["completed_at"])
+            for item in answer["actions"]
+            # 'assign_ip' in the API's examples, 'assign' in requests.
+            if str(item["type"]).partition("_")[0] == "assign" and item["status"] == "completed"
+        ]
+        return max(completed, default=None)
+
     def address_of(self, droplet: int) -> str | None:
         """The reserved IP that the droplet has; of the account's first 200."""
         found = self._http.call("GET", "/v2/reserved_ips?per_page=200") or {"reserved_ips": []}

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -140,10 +141,19 @@ def test_an_address_is_assigned(client: Client, cloud: DigitalOcean) -> None:
     assert cloud.address_at(address) is None
     worker = client.droplet()["id"]
     cloud.assign(address, worker)
+    assert cloud.assigned_at(address) is None
     _until(lambda: cloud.address_at(address) == worker)
     other = client.droplet()["id"]
     cloud.assign(address, other)
     _until(lambda: cloud.address_at(address) == other)
+    actions = client.ask("GET", f"/reserved_ips/{address}/actions")["actions"]
+    newest = max(datetime.fromisoformat(item["completed_at"]).timestamp() for item in actions)
+    assert cloud.assigned_at(address) == newest
+    cloud.unassign(address)
+    _until(lambda: cloud.address_at(address) is None)
+    assert cloud.assigned_at(address) == newest, "an unassignment leads the address nowhere"
+    with pytest.raises(Refused, match=r"reserved IP 192\.0\.2\.1 does not exist"):
+        cloud.assigned_at("192.0.2.1")
 
 
 def test_an_address_that_is_in_the_way_is_found_and_unassigned(client: Client, cloud: DigitalOcean) -> None:

@@ -37,6 +37,8 @@ class FakeClusterWithServers(FakeCluster):
         """Servers that have another address."""
         self.assignments_fail: set[int] = set()
         """Servers to which an assignment ends as errored."""
+        self.completed_at: float | None = None
+        """When the newest assignment of the address was completed."""
         self._assigning: tuple[int, float] | None = None
         self._died: dict[str, float] = {}
 
@@ -66,7 +68,8 @@ class FakeClusterWithServers(FakeCluster):
         super().pass_time(seconds)
         if self._assigning and not self.never_ends and self.time - self._assigning[1] >= ACTION_SECONDS:
             number, self._assigning = self._assigning[0], None
-            self.leads_to = self.leads_to if number - _FIRST + 1 in self.assignments_fail else number
+            if number - _FIRST + 1 not in self.assignments_fail:
+                self.leads_to, self.completed_at = number, self.time
         if self.leads_to is None or self.leads_to in self.servers_down:
             for volume in self.volumes.values():
                 if volume.ready_at > before:
@@ -108,6 +111,12 @@ class FakeClusterWithServers(FakeCluster):
         self._call()
         self.looks += 1
         return self.leads_to
+
+    def assigned_at(self, address: str) -> float | None:
+        self._call()
+        assert address == ADDRESS
+        self.looks += 1
+        return self.completed_at
 
     def assign(self, address: str, droplet: int) -> None:
         if address != ADDRESS:

@@ -64,7 +64,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/endpoint.py" sha256:3def20bcc5f63f34ec0530ea205e4db4b189eb392113d3ff29ab6e0c4194c530
+        script "components/takeover/endpoint.py" sha256:05161675d232770a2e49bff39ee03f36dcefdc37ba27a0cc12d515e2047d5b62
       }
 
       template {
@@ -84,7 +84,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/services.py" sha256:feb00ab2a096154c39842552ae33e057927f4853a20071f49b46d523ff1fa2f4
+        script "components/takeover/services.py" sha256:3c05d7ce68e00b035a8c116b9710797130aa9159da7de97226655045b412e955
       }
 
       template {
