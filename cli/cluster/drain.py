@@ -15,6 +15,7 @@ from components.takeover.services import Refused, Unavailable
 
 _PAUSE = 2.0
 _SHUTDOWN_SECONDS = 180.0
+_TRIES = 5
 _SWITCHES_OFF = frozenset({"shutdown", "power_off"})
 """Actions after which a droplet is off."""
 
@@ -63,7 +64,12 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
 def _reserve(passes: Passes, place: ClusterHost, carrier: int) -> None:
     """Note that the droplet loses its host, before it is off: another `drain` then counts the spare as taken. The
     takeover waits meanwhile, because it would take the note away. Raises ClusterError if no spare is left."""
-    answered(passes.take_lease)
+    # False if another program wrote in the same moment.
+    if not any(answered(passes.take_lease) for _ in range(_TRIES)):
+        raise ClusterError(
+            "Other programs keep writing the Nomad variable takeover/state, so the takeover could not be held back. "
+            f"Host {place.name} was not moved. Try again."
+        )
     answered(lambda: passes.retire(carrier, place.name))
     if answered(lambda: passes.spare_for(place)) is None:
         answered(lambda: passes.retire(carrier, None))

@@ -11,7 +11,7 @@ import pytest
 
 from cli.cluster import drain
 from cli.cluster.hosts import Cluster, ClusterError
-from components.takeover.decide import DETACH_SECONDS, Action
+from components.takeover.decide import DETACH_SECONDS, Action, Rules
 from components.takeover.passes import Passes
 from components.takeover.services import Unavailable
 from tests.support.fake_cluster import FakeCluster
@@ -43,6 +43,44 @@ def test_drain_leaves_the_droplet_on_if_another_operator_s_drain_takes_the_spare
         drain.drain(_stack(), "a", yes=False)
     assert account.alive[1]
     assert "1" not in json.loads(account.items["retired"]), "its droplet is no reason to keep a spare free"
+
+
+def _written_meanwhile(account: FakeCluster, times: int) -> Callable[[], tuple[dict[str, str], int]]:
+    """In place of `state`: another program writes just after so many looks."""
+    state, left = account.state, times
+
+    def look() -> tuple[dict[str, str], int]:
+        nonlocal left
+        found = state()
+        if left:
+            left -= 1
+            account.index += 1
+        return found
+
+    return look
+
+
+def test_drain_takes_the_lease_although_another_program_writes_in_the_same_moment(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Passes(account, account, account.places, "workers", Rules(), "job", account.now)
+    job.once()
+    passes = Cluster.of(_stack()).passes()
+    with monkeypatch.context() as patch:
+        patch.setattr(account, "state", _written_meanwhile(account, 2))
+        drain._reserve(passes, account.places[0], 1)
+    account.pass_time(2)
+    job.once()
+    assert json.loads(account.items["retired"]) == {"1": "a"}, "without the lease, the job takes the note away"
+
+
+def test_drain_leaves_the_droplet_on_if_it_cannot_take_the_lease(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "state", _written_meanwhile(account, 1000))
+    with pytest.raises(ClusterError, match=r"keep writing the Nomad variable.*Host a was not moved\. Try again"):
+        drain.drain(_stack(), "a", yes=True)
+    assert account.alive[1]
 
 
 def test_drain_switches_no_droplet_off_that_is_no_worker(account: FakeCluster) -> None:
