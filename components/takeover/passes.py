@@ -34,6 +34,8 @@ UPGRADE = "(upgrade)"
 RATE = "(rate)"
 """In place of a host's name: the rate of requests that DigitalOcean takes, which is one for all hosts."""
 _TRIES = 5
+_CALM, _CALM_BESIDE_URGENT = 30, 6
+"""Hosts that are well and are looked at in a minute, of four requests each, if no other host is urgent, and else."""
 SETTLED = frozenset({"fine", "foreign", "refused"})
 """Steps of a host with which nothing is under way."""
 
@@ -103,7 +105,8 @@ class Passes:
         self.tell(RATE, Step("fine"))
         if silent and len(silent) == len(self.places):
             raise silent[-1]
-        return [self._last[place.name][0] for place in self.places]
+        unseen = Step("wait", "not looked at yet")
+        return [self._last.get(place.name, (unseen, 0.0))[0] for place in self.places]
 
     def _keep_endpoint(self) -> Limited | None:
         """Look at the address of the servers; the limit, if DigitalOcean takes no more requests."""
@@ -121,7 +124,8 @@ class Passes:
 
     def _urgent_first(self, nodes: Mapping[str, Node | None]) -> list[ClusterHost]:
         """The hosts to look at, in the order in which they get the requests that DigitalOcean takes: those that are
-        away or in the middle of a move, then those that were looked at longest ago."""
+        away or in the middle of a move, then those that were looked at longest ago. A program with many hosts does not
+        look at all that are well at once: DigitalOcean's limit of a minute would be used up for other programs, too."""
         never = (Step("fine"), float("-inf"))
 
         def is_urgent(place: ClusterHost) -> bool:
@@ -132,9 +136,14 @@ class Passes:
         def looked_at(place: ClusterHost) -> float:
             return self._last.get(place.name, never)[1]
 
-        due = self.now() - self.calm_seconds
-        found = [place for place in self.places if is_urgent(place) or looked_at(place) <= due]
-        return sorted(found, key=lambda place: (not is_urgent(place), looked_at(place)))
+        by_age = sorted(self.places, key=looked_at)
+        urgent = [place for place in by_age if is_urgent(place)]
+        calm = [place for place in by_age if not is_urgent(place)]
+        due = [place for place in calm if looked_at(place) <= self.now() - self.calm_seconds]
+        if self.calm_seconds:
+            recent = sum(looked_at(place) > self.now() - 60 for place in calm)
+            due = due[: max((_CALM_BESIDE_URGENT if urgent else _CALM) - recent, 0)]
+        return urgent + due
 
     def _cut_short(self, error: Limited) -> list[Step]:
         """End a pass in which DigitalOcean takes no more requests. The next one begins with what is urgent, and goes on

@@ -72,7 +72,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:b05fdd8a5c9e5854d22f16d9fcb27fe5be07c3aa1ae3be0a7ce544698af6431a
+        script "components/takeover/passes.py" sha256:e01998dd2ef077920e668bc7373a5b7f47e10c464e1a6f03813441210be57035
       }
 
       template {

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler
@@ -224,6 +225,32 @@ def test_many_hosts_that_are_well_delay_no_takeover(hosts: int, monkeypatch: pyt
     assert metered.refused == 0
 
 
+@pytest.mark.parametrize("hosts", [60, 100])
+def test_many_hosts_that_are_well_leave_most_of_each_minute_to_others(
+    hosts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = _many(hosts)
+    cluster.alive[hosts + 1] = True
+    metered = Metered(cluster, monkeypatch)
+    passes = _passes(cluster, calm_seconds=calm_seconds(hosts))
+    began = cluster.time
+    while cluster.time < began + 2 * calm_seconds(hosts) + 300:
+        if cluster.time > began + 1.9 * calm_seconds(hosts) and cluster.alive[1]:
+            cluster.cut_power(1)
+        passes.once()
+        cluster.pass_time(pause_after(passes))
+        if cluster.time < began + 60 * hosts / 30:
+            assert len(passes.last_steps()) >= int((cluster.time - began) / 60) * 30
+    assert cluster.is_serving("h1")
+    in_a_minute = (index + 1 - bisect_right(metered.times, at - 60) for index, at in enumerate(metered.times))
+    assert max(in_a_minute) <= 200, "of 250; the move of a host uses most of it"
+    assert len(passes.last_steps()) == hosts
+
+
+def test_a_caller_that_is_no_program_looks_at_all_hosts_at_once() -> None:
+    assert [step.kind for step in _passes(_many(100)).once()] == ["fine"] * 100, "`up` places all hosts in one pass"
+
+
 def test_a_limit_that_lasts_is_told_to_a_person_once(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
     metered = Metered(cluster, monkeypatch)
@@ -270,4 +297,4 @@ def test_the_program_waits_as_long_as_a_refusal_asks(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(KilledError):
         program.main()
-    assert slept == [60, 60, 5], "each pass is the rest of the one that was cut short"
+    assert slept == [60, 5, 5], "a minute after the refusal there is room again"
