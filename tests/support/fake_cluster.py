@@ -157,6 +157,10 @@ class FakeCluster:
         self._call()
         return self.volumes[address.removeprefix("ip-")].address_at
 
+    def assigned_at(self, address: str) -> float | None:
+        self._call()
+        raise Refused(404, f"reserved IP {address} does not exist")
+
     def address_of(self, droplet: int) -> str | None:
         self._call()
         found = {volume.address_at: f"ip-{name}" for name, volume in self.volumes.items()}

@@ -68,7 +68,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/interfaces.py" sha256:e60b9b569bea1b686151705b79b2e84c22cabefef71e24100fc50e469a4fa10a
+        script "components/takeover/interfaces.py" sha256:fb9e6ec2006a2818450fcc1b4809321f524e696f6718fc75cdbe1e9dbafbb292
       }
 
       template {
