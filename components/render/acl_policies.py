@@ -39,6 +39,11 @@ agent {
 """
 
 CLUSTER = """
+# To ask whether the servers are healthy: `./pds nomad STACK -- operator autopilot health`.
+operator {
+  policy = "read"
+}
+
 # The ingress of each host.
 namespace "host-*" {
   policy = "write"
