@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -243,7 +244,8 @@ def test_weekly_job_removes_what_deleted_accounts_and_records_left_in_the_bucket
     with closing(sqlite3.connect(site.data.path / "account.sqlite")) as db, db:
         db.execute("delete from actor where did = ?", (did,))
     assert "removed 0 objects" in sweep(), "nothing announced that the account was deleted"
-    line = {"seq": 10**6, "time": "2026-01-01T00:00:00.000Z", "did": did, "status": "deleted"}
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    line = {"seq": 10**6, "time": now, "did": did, "status": "deleted"}
     (site.data.path / ".departures.jsonl").write_text(json.dumps(line) + "\n")
     output = sweep()
     assert "removed 2 objects" in output

@@ -256,7 +256,7 @@ def _echo(connection: ServerConnection) -> None:
 
 def test_websocket_is_forwarded(start: Start, nomad: FakeNomad) -> None:
     with serve_websocket(_echo, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         nomad.services = {"pds": server.socket.getsockname()[:2]}
         with start(rendered("ingress")) as running:

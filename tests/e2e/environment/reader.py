@@ -27,7 +27,9 @@ _TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(s
 _SHELL = ("bash", "--noprofile", "--norc", "-c")
 _END = 300.0
 """Seconds for a command to end after Ctrl-C."""
-_PROGRAMS = r"(?:pulumi|\./pds|make|\.ci/\w+|cp|ssh|curl|export|systemctl|journalctl|doctl|restic|aws|python -m) "
+_PROGRAMS = (
+    r"(?:pulumi|\./pds|make|\.ci/\w+|cp|ssh|curl|export|systemctl|journalctl|doctl|restic|aws|(?:venv/bin/)?python -m) "
+)
 
 
 def commands(page: str, *sections: str) -> list[str]:

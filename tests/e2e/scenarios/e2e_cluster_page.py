@@ -31,6 +31,8 @@ ELSEWHERE = {
     "doctl compute droplet list": "the test knows the droplets' IDs",
     "venv/bin/python -m tools.measure_account": "tests/unit/tools/measure_account",
     "venv/bin/python -m tools.measure_account --remove RUN": "tests/unit/tools/measure_account",
+    "doctl compute reserved-ip-action unassign IP": "whether it is ever needed is unknown (docs/limitations.md)",
+    "./pds nomad fleet -- var purge nomad/jobs/pds-nomad-snapshots/repository": "test_nomad_snapshots.py, by the API",
     "./pds adopt fleet a --from main": "e2e_adoption.py",
     "./pds release fleet a --to main": "e2e_adoption.py",
     "./pds repair": "e2e_adoption.py",
