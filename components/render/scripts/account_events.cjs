@@ -27,27 +27,51 @@ function parsed(line) {
 }
 
 /**
- * Events about accounts in a sequencer database that are not in `list`. The database may be in use. If it was lost, the
- * server numbers from 1 again: an event is new by its number, or by its time.
+ * Events about accounts in a sequencer database: those after the last line of `list`. A database without that line was
+ * lost or restored since, and the server numbers anew: all events then. The database may be in use.
  */
 function events(sequencer, list = []) {
-  const last = list.at(-1);
+  const { seq: last, did: whose, time: when } = list.at(-1) ?? { seq: 0, did: "", time: "" };
+  const known = "select seq from repo_seq where seq = ? and did = ? and sequencedAt = ?";
   return sequencer
-    .prepare("select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and (seq > ? or sequencedAt > ?) order by seq")
-    .all(last?.seq ?? 0, last?.time ?? "")
+    .prepare(`select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and seq > coalesce((${known}), 0) order by seq`)
+    .all(last, whose, when)
     .map(({ seq, did, event, sequencedAt }) => {
       const { active, status } = decode(event);
       return { seq, time: sequencedAt, did, status: active ? "active" : status };
     });
 }
 
-/** All lists without duplicates. "Active" counts only if the account was not active before. */
+/** All lists without duplicates, the oldest list first. "Active" counts only if the account was not active before. */
 function merged(...lists) {
   const left = new Set();
-  const all = new Map(lists.flat().map((line) => [`${line.time} ${line.seq} ${line.did}`, line]));
-  return [...all.values()]
-    .sort((one, other) => (one.time < other.time ? -1 : one.time > other.time ? 1 : one.seq - other.seq))
-    .filter(({ did, status }) => (status === "active" ? left.has(did) : left.add(did)));
+  return lists.reduce(joined, []).filter(({ did, status }) => (status === "active" ? left.has(did) : left.add(did)));
+}
+
+/**
+ * Two lists as one that keeps the order of each. Neither times nor numbers suffice to sort: a clock can be set back, and
+ * numbers can begin anew. A line of `later` alone follows those of `earlier` alone, unless its number and time are both smaller.
+ */
+function joined(earlier, later) {
+  const places = new Map(earlier.map((line, index) => [keyOf(line), index]));
+  const common = new Set(later.map(keyOf).filter((key) => places.has(key)));
+  const all = new Map();
+  let next = 0;
+  const takeWhile = (condition) => {
+    for (; next < earlier.length && condition(earlier[next]); next++) all.set(keyOf(earlier[next]), earlier[next]);
+  };
+  for (const line of later) {
+    const key = keyOf(line);
+    if (common.has(key)) takeWhile(() => next <= places.get(key));
+    else takeWhile((other) => !common.has(keyOf(other)) && (line.seq > other.seq || line.time > other.time));
+    all.set(key, line);
+  }
+  takeWhile(() => true);
+  return [...all.values()];
+}
+
+function keyOf({ time, seq, did }) {
+  return `${time} ${seq} ${did}`;
 }
 
 /** Adds new events of a sequencer database to the list. */
@@ -64,9 +88,13 @@ function write(file, list) {
   fs.renameSync(`${file}.next`, file);
 }
 
-/** DID to its last status since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
+/**
+ * DID to its last status, "deleted", "takendown", "suspended", "deactivated" or "active", if that is of `moment` (ISO 8601)
+ * or later. The last line counts, although one before it can have a later time: of a clock that was ahead.
+ */
 function since(list, moment) {
-  return new Map(list.filter(({ time }) => time >= moment).map(({ did, status }) => [did, status]));
+  const last = new Map(list.map((line) => [line.did, line]));
+  return new Map([...last.values()].filter(({ time }) => time >= moment).map(({ did, status }) => [did, status]));
 }
 
 module.exports = { LIST, append, events, lines, merged, since, write };

@@ -53,7 +53,7 @@ async function restoreAll() {
   const found = await verified(source, (accounts) => (asking = documents(accounts, plc)));
   room(found.manifest);
   const before = oldData(data, notServing.held);
-  const departed = departures.merged(before.list, departures.lines(path.join(place, "list", departures.LIST)));
+  const departed = departures.merged(departures.lines(path.join(place, "list", departures.LIST)), before.list);
   const accounts = await choices(source, found, before, departed);
   const keys = new Map([...accounts.chosen].map(([did, { verdict }]) => [did, verdict.key]));
   const told = await outside([...accounts.chosen.keys()], keys, before, found.manifest, await asking);

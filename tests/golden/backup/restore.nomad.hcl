@@ -139,7 +139,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:be73b3943d0f8c8bbc083d58966ff4ffb6a5bf34e34865d7710b0587ed651da4
+        script "restore.cjs" sha256:0d4cc89a6ce3d5396edc8ac2241f597dcf43f272d09f0558d1c2c0e5738382d1
       }
 
       template {
@@ -147,7 +147,7 @@ job "pds-restore" {
       }
 
       template {
-        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
+        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
       }
 
       template {

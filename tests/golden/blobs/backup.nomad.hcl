@@ -75,7 +75,7 @@ job "pds-backup" {
       }
 
       template {
-        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
+        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
       }
 
       template {
@@ -255,7 +255,7 @@ job "pds-backup" {
       }
 
       template {
-        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
+        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
       }
 
       template {
