@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from typing import Any
@@ -14,8 +15,8 @@ from components.clients import pds_admin
 from tests.contract.lines import one_line
 from tests.contract.restores import Restore
 from tests.contract.snapshots import Data, Running
-from tests.contract.test_damaged_accounts import did_of, status_of
-from tests.contract.test_restore import _logged_in
+from tests.contract.test_damaged_accounts import did_of, key_of, overwrite_pages, status_of
+from tests.contract.test_restore import _cid, _logged_in, _uris
 from tools.trial.process import ServerEndedError
 
 pytestmark = pytest.mark.contract
@@ -125,13 +126,45 @@ def test_server_without_its_account_database_waits_for_a_restore(in_place: Resto
 
 @one_line
 def test_lost_account_is_restored_with_its_password_as_the_finding_says(in_place: Restore) -> None:
-    did = in_place.scenario.writer.did
+    """Its repository on the volume is whole, and newer than the backup."""
+    did, written = in_place.scenario.writer.did, in_place.scenario.written_after
+    before = _uris(in_place.data.path, did)
+    assert written in before
     _lose(in_place.data, did)
     in_place.data.take()
     assert f"./pds restore STACK --only {did} --snapshot ID" in in_place.data.manifest()["findings"][did]["what"]
-    for step in ("", "in"):
-        in_place.run(NOMAD_META_only=did, NOMAD_META_snapshot="1a2b3c4d", NOMAD_META_step=step)
+    output = _restored_with(in_place, did)
+    assert f"{did}: the repository on the volume is whole and stays" in output
     with in_place.opened() as server:
         _logged_in(server, in_place, did)
+        assert _cid(server, in_place, written)
         in_place.data.take()
         assert did not in in_place.data.manifest()["findings"]
+    assert _uris(in_place.data.path, did) == before
+
+    in_place.fetch()
+    assert "stays" not in _restored_with(in_place, did)
+    assert written not in _uris(in_place.data.path, did), "the operator wants the backup, now that the account is back"
+
+
+@one_line
+@pytest.mark.parametrize("damage", ["a damaged repository", "another key"])
+def test_lost_account_with_a_damaged_repository_is_restored_from_the_backup(in_place: Restore, damage: str) -> None:
+    did, other = in_place.scenario.writer.did, in_place.scenario.late.did
+    _lose(in_place.data, did)
+    if damage == "another key":
+        shutil.copy(key_of(in_place.data, other), key_of(in_place.data, did))
+    else:
+        overwrite_pages(in_place.data, did)
+    assert f"note: {did}: the repository on the volume is not used" in _restored_with(in_place, did)
+    with in_place.opened() as server:
+        _logged_in(server, in_place, did)
+    assert in_place.scenario.written_after not in _uris(in_place.data.path, did)
+
+
+def _restored_with(restore: Restore, did: str) -> str:
+    """The output of both runs that restore one account from the backup that the operator names."""
+    runs = [
+        restore.run(NOMAD_META_only=did, NOMAD_META_snapshot="1a2b3c4d", NOMAD_META_step=step) for step in ("", "in")
+    ]
+    return "".join(runs)

@@ -10,6 +10,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { Database, Killed, LOSSES, NOT, WHOLE, damageOf, read, sentences } = require("./account_check.cjs");
 const accountsOf = require("./restore_accounts.cjs");
+const { home } = require("./repository.cjs");
 const request = require("./restore_request.cjs");
 const swaps = require("./restore_swap.cjs");
 const { Unknown, world } = require("./restore_world.cjs");
@@ -31,14 +32,16 @@ async function makeOneReady(did) {
     const other = await new accountsOf.Older(exchange, found.manifest?.started ?? null, request.olderAreThere).find(did);
     if (other && (!account || account.verdict.state === NOT || other.verdict.state === WHOLE)) account = other;
   }
+  // Of an account that was deleted only the backup has its password and e-mail address; the newest backup lacks it, too.
+  const rows = account && [account.folder, source].map((folder) => path.join(folder, "account.sqlite")).find((file) => hasAccount(file, did));
+  const there = hasAccount(path.join(data, "account.sqlite"), did);
+  if (rows && !there) account = (await liveRepository(did, account)) ?? account;
   if (!account || account.verdict.state === NOT) {
     const why = fault ?? sentences(account.verdict).join("; ");
     throw new Refused(`${did} cannot be restored from ${asked("snapshot") || "any backup"}: ${why}. Nothing was changed.`);
   }
   request.refuseLostBlobs(account.manifest);
-  // Of an account that was deleted only the backup has its password and e-mail address; the newest backup lacks it, too.
-  const rows = [account.folder, source].map((folder) => path.join(folder, "account.sqlite")).find((file) => hasAccount(file, did));
-  if (!rows && !hasAccount(path.join(data, "account.sqlite"), did)) {
+  if (!rows && !there) {
     throw new Refused(
       `${did} was deleted, and the account database of the backup of ${account.of} does not have it. Nothing was changed. ` +
         "Restore it from another backup: --snapshot ID."
@@ -54,6 +57,35 @@ async function makeOneReady(did) {
   for (const name of [fetched, exchange]) fs.rmSync(name, { recursive: true, force: true });
   if (account.verdict.state === LOSSES) request.tellLosses(did, account.verdict);
   say("ready", `${did} as of ${account.of}, ${account.verdict.state}; the server has not been touched`);
+}
+
+/**
+ * The repository on the volume of an account that account.sqlite lost, if it is whole and not older than that of the
+ * `account` of the backup; else null. Only the account is lost then, and the backup's repository lacks the newest records.
+ */
+async function liveRepository(did, account) {
+  const repository = path.join(home(did), "store.sqlite");
+  if (!fs.existsSync(path.join(data, repository))) return null;
+  const old = accountsOf.oldAccounts(data, true, [did], []);
+  const manifest = { ...account.manifest, accounts: [] };
+  const scratch = path.join(exchange, "live");
+  const { chosen, leftOut } = await accountsOf.newer({ found: { manifest }, old, scratch, deleted: [], without: [] });
+  const live = chosen.get(did);
+  const { state, key } = account.verdict;
+  const revision = ({ folder }) => read(path.join(folder, repository), (db) => db.prepare("select rev from repo_root").pluck().get());
+  let why = null;
+  if (live?.verdict.state !== WHOLE) why = live ? sentences(live.verdict)[0] : leftOut.get(did);
+  else if (key && key !== live.verdict.key) why = "it has another key";
+  else if (state !== NOT && revision(live) < revision(account)) why = "it is older";
+  if (why) {
+    console.log(`note: ${did}: the repository on the volume is not used: ${why}`);
+    return null;
+  }
+  console.log(
+    `note: ${did}: the repository on the volume is whole and stays. Only what account.sqlite lost comes from the backup. ` +
+      "To restore the repository of the backup as well, run the same again afterwards."
+  );
+  return { ...live, of: `now, with its account of ${account.manifest.started}`, manifest: account.manifest };
 }
 
 /** Whether an account database can be read and has the account. */

@@ -180,7 +180,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_one.cjs" sha256:576540ce880e0778cc8151694ffad75d30136b1a77dc7e12a7fe3d180ce4021e
+        script "restore_one.cjs" sha256:7ceb5da1e7a21f3a0ff2031d717b5bd2ad2291e7bcc10517c5a34225d31147a5
       }
 
       template {
