@@ -273,6 +273,7 @@ def _meta(stack: Stack, settings: Settings, request: RestoreRequest) -> dict[str
         # A handle without a DID is unknown to `up` so far; the one below takes it down.
         "takedown": " ".join(sorted(did for did in hidden if did.startswith("did:"))),
         "delete": _deleted(stack, settings),
+        "applied": " ".join(sorted({did for _, did in settings.delete.items() & _removals(stack, "deleted").items()})),
         "bring_back": " ".join(request.bring_back),
         "without": " ".join(request.without),
         "without_directory": "yes" if request.without_directory else "",

@@ -184,7 +184,7 @@ class Handle(DynamicResource, module="pds", name="Handle"):
 
 class AccountRemovals(DynamicResource, module="pds", name="AccountRemovals"):
     """Accounts taken down and deleted. Inputs: those of `PdsProvider`, `takedown`, `delete`. `./pds restore` reads the
-    outputs `taken_down` and `returned`."""
+    outputs `taken_down`, `deleted` and `returned`."""
 
     state: pulumi.Output[str]
 

@@ -110,3 +110,45 @@ def test_member_who_came_back_after_the_backup_is_carried_over(in_place: Restore
     assert f"CARRIED OVER: {late}: it was made after the snapshot" in output
     assert f"note: {late} came back after it was deleted, and is kept" in output
     assert _states(in_place, late) == [(False, False)]
+
+
+# --- an entry of 'delete' that was applied while the account was another server's
+
+
+@one_line
+def test_member_who_came_after_the_entry_was_applied_is_kept(in_place: Restore) -> None:
+    """No deletion of them was ever recorded here, and the old data have them."""
+    writer, late = in_place.scenario.writer.did, in_place.scenario.late.did
+    listed = f"{writer} {late}"
+    output = in_place.run(NOMAD_META_delete=listed, NOMAD_META_applied=listed)
+    assert f"CARRIED OVER: {late}" in output
+    for did in (writer, late):
+        assert f"note: {did} came after `up` applied its entry in 'delete', and is kept" in output
+        assert _states(in_place, did) == [(False, False)]
+    with in_place.opened() as server:
+        _logged_in(server, in_place, writer)
+
+
+@one_line
+def test_entry_that_was_not_applied_deletes_accounts_of_the_backup_and_of_the_old_data(in_place: Restore) -> None:
+    writer, late = in_place.scenario.writer.did, in_place.scenario.late.did
+    output = in_place.run(NOMAD_META_delete=f"{writer} {late}")
+    assert f"LEFT OUT: {late}: only the old data have it, and the stack file lists it under 'delete'" in output
+    assert f"LEFT OUT: {writer}: it was deleted" in output
+    assert _states(in_place, writer) == _states(in_place, late) == []
+
+
+@one_line
+def test_applied_entry_deletes_an_account_that_only_the_backup_has(disaster: Restore) -> None:
+    """The list of departures is lost, too. The entry is all that tells of the deletion."""
+    did = disaster.scenario.writer.did
+    disaster.run(NOMAD_META_sequence="1", NOMAD_META_delete=did, NOMAD_META_applied=did)
+    assert _states(disaster, did) == []
+
+
+@one_line
+def test_applied_entry_deletes_an_account_of_an_earlier_stay(in_place: Restore) -> None:
+    """A move restores its own backup. What the volume has from before tells nothing of today's members."""
+    did = in_place.scenario.writer.did
+    in_place.run(NOMAD_META_delete=did, NOMAD_META_applied=did, NOMAD_META_old_data="no")
+    assert _states(in_place, did) == []

@@ -36,6 +36,7 @@ META = (
     "rotation_public_key",
     "takedown",
     "delete",
+    "applied",
     "bring_back",
     "old_data",
     "forget",

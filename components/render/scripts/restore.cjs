@@ -62,7 +62,7 @@ async function restoreAll() {
 
   const there = new Set([...found.manifest.accounts, ...accounts.carried]);
   const since = lastStatuses(departed, found.manifest.started, accounts.carried);
-  const left = whoLeft({ there, departed, since, statuses: told.statuses, wanted: wanted() });
+  const left = whoLeft({ there, created: ofThisStay(before), departed, since, statuses: told.statuses, wanted: wanted() });
   const done = await made(source, found, accounts, (now) => wholeJob(found, now, told, left));
   if (departed.length > 0) departures.write(list, departed);
   const todo = { step: "out", old: swaps.aside(data) };
@@ -98,7 +98,7 @@ async function made(source, found, accounts, jobOf) {
 }
 
 function wanted() {
-  return { delete: dids("delete"), takedown: dids("takedown"), bring_back: dids("bring_back") };
+  return { delete: dids("delete"), applied: dids("applied"), takedown: dids("takedown"), bring_back: dids("bring_back") };
 }
 
 async function verified(source, onAccounts) {
@@ -131,7 +131,8 @@ async function choices(source, found, before, departed) {
     console.log(`CARRIED OVER: ${did}: ${isNewer ? "it was made after the snapshot" : "only the old data have it, though it is older than the snapshot"}`);
   }
   for (const [did, time] of gone) {
-    if (time && !found.manifest.accounts.includes(did)) console.log(`LEFT OUT: ${did}: only the old data have it, and it was deleted on ${time}`);
+    const why = time ? `it was deleted on ${time}` : "the stack file lists it under 'delete'";
+    if (!found.manifest.accounts.includes(did)) console.log(`LEFT OUT: ${did}: only the old data have it, and ${why}`);
   }
   return {
     snapshot: new Set(chosen.keys()),
@@ -143,6 +144,11 @@ async function choices(source, found, before, departed) {
     lost: new Map(),
     notes: [],
   };
+}
+
+/** When each account of the old data was made, unless the data on the volume are of an earlier stay. */
+function ofThisStay(before) {
+  return asked("old_data") === "no" ? {} : before.created;
 }
 
 function oldAccounts(before) {

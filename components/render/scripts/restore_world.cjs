@@ -126,14 +126,18 @@ async function ask(relay, method, parameters) {
 
 /**
  * Changes of accounts since the snapshot: `deleted` and `hidden` (DIDs), `resting` (DID to why), and `notes`. `there`
- * has the DIDs of the snapshot and of what is carried over; `departed` is the list of departures; `since` maps a DID to
- * its last status in it after the snapshot; `wanted` has the operator's parameters (DIDs).
+ * has the DIDs of the snapshot and of what is carried over; `created` the accounts of the old data; `departed` is the
+ * list of departures; `since` maps a DID to its last status in it after the snapshot; `wanted` has the operator's
+ * parameters (DIDs).
  */
-function whoLeft({ there, departed, since, statuses, wanted }) {
+function whoLeft({ there, created, departed, since, statuses, wanted }) {
   const left = { deleted: new Set(), hidden: new Set(wanted.takedown), resting: {}, notes: [] };
   const back = new Set(wanted.bring_back);
   for (const did of wanted.delete.filter((other) => !back.has(other))) {
     if (there.has(did) && isBack(did, departed, since)) left.notes.push(`${did} came back after it was deleted, and is kept; remove it from 'delete'`);
+    else if (there.has(did) && isAfterItsEntry(did, created, departed, wanted)) {
+      left.notes.push(`${did} came after \`up\` applied its entry in 'delete', and is kept; remove it from 'delete'`);
+    }
     else left.deleted.add(did);
   }
   for (const [did, status] of since) {
@@ -161,7 +165,7 @@ function deletedSince(dids, created, departed, wanted) {
   const times = new Map(departed.filter(({ status }) => status === "deleted").map(({ did, time }) => [did, time]));
   const isGone = (did) => {
     if (wanted.bring_back.includes(did)) return false;
-    if (!times.has(did)) return wanted.delete.includes(did);
+    if (!times.has(did)) return wanted.delete.includes(did) && !isAfterItsEntry(did, created, departed, wanted);
     return last.get(did) === "deleted" && !(created[did] > times.get(did));
   };
   return new Map(dids.filter(isGone).map((did) => [did, times.get(did) ?? null]));
@@ -187,6 +191,14 @@ function lastStatuses(departed, started, carried) {
  */
 function isBack(did, departed, since) {
   return departed.some((line) => line.did === did && line.status === "deleted") && since.get(did) !== "deleted";
+}
+
+/**
+ * Whether an account was made after `up` applied its entry in 'delete', as an entry for an account of another server:
+ * the old data have it, and no deletion of it was recorded. `created` has the accounts of the old data.
+ */
+function isAfterItsEntry(did, created, departed, wanted) {
+  return wanted.applied.includes(did) && Object.hasOwn(created, did) && !departed.some((line) => line.did === did && line.status === "deleted");
 }
 
 module.exports = { Unknown, deletedSince, lastStatuses, oldData, whoLeft, world };

@@ -5,7 +5,7 @@ job "pds-restore" {
 
   parameterized {
     payload       = "forbidden"
-    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "without_directory", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "old_data", "forget"]
+    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "without_directory", "sequence", "rotation_public_key", "takedown", "delete", "applied", "bring_back", "old_data", "forget"]
   }
 
   group "pds-restore" {
@@ -140,7 +140,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:0d4cc89a6ce3d5396edc8ac2241f597dcf43f272d09f0558d1c2c0e5738382d1
+        script "restore.cjs" sha256:45b3ce1e7e0df7b211bb93cdc1505b2d322f9f19033c9ec664f1ca68c39268d0
       }
 
       template {
@@ -184,7 +184,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_world.cjs" sha256:22aa13f4228d48542ca881117c4d812a5299abd5187918bcb07a781a938e111a
+        script "restore_world.cjs" sha256:d41b2bfd4062dbcd5df99f7bf90a8837e37e5a47becefe7e63523db6419f24d4
       }
 
       template {

@@ -132,6 +132,17 @@ def test_members_who_are_back_are_deleted_by_no_restore_and_keep_their_keys(alic
     assert [meta["delete"] for meta in alice.nomad.dispatched] == [eve, eve], "`up` keeps Ann, too"
 
 
+def test_restore_job_knows_which_entries_were_applied(alice: Owner) -> None:
+    """A member who came after that is kept. An entry with another DID is a new one."""
+    ann, eve = "did:plc:ar7c4by46qjdydhdevvrndac", "did:plc:qo2urk437ss36eyefp5jgoyw"
+    alice.write(backup=BACKUP, delete={"ann.noted.at": ann, "eve.noted.at": eve})
+    outputs = {"deleted": {"ann.noted.at": ann, "eve.noted.at": "did:plc:other", "bob.noted.at": "did:plc:bob"}}
+    alice.pulumi.state(("pds-people-removals", "pulumi-python:dynamic/pds:AccountRemovals", "1", outputs))
+    restore.restore(alice.stack, RestoreRequest(yes=True))
+    (meta,) = alice.nomad.dispatched
+    assert (meta["delete"], meta["applied"]) == (f"{ann} {eve}", ann)
+
+
 def test_restores_the_last_snapshot_on_the_volume_without_a_bucket(alice: Owner) -> None:
     restore.restore(alice.stack, RestoreRequest(snapshot="volume", yes=True))
     (meta,) = alice.nomad.dispatched
