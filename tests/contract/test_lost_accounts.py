@@ -82,6 +82,35 @@ def test_backup_names_lost_accounts_until_they_are_back_or_listed_for_deletion(r
     assert faulty.manifest()["findings"] == {}, "it was acknowledged, and may leave 'delete' again"
 
 
+@one_line
+def test_entry_of_an_earlier_deletion_hides_no_loss(running: Running, faulty: Data) -> None:
+    """The member came back after the deletion, and the stack file still has the entry."""
+    did = did_of(running, 1)
+    faulty.take(ACCOUNTS_DELETED=did)
+    rows = _lose(faulty, did)
+    for _ in range(2):
+        assert f"FINDING: {did}: {NOT}: account.sqlite has lost it" in faulty.take(ACCOUNTS_DELETED=did)
+    assert "Remove the entry" in faulty.manifest()["findings"][did]["what"]
+    _put_back(faulty, rows)
+    faulty.take(ACCOUNTS_DELETED=did)
+    assert faulty.manifest()["findings"] == {}
+
+    _lose(faulty, did)
+    faulty.take()
+    assert did in faulty.manifest()["findings"]
+    faulty.take(ACCOUNTS_DELETED=did)
+    assert faulty.manifest()["findings"] == {}, "the entry is a new one"
+
+
+@one_line
+def test_backup_refuses_the_loss_of_most_accounts_although_earlier_entries_name_them(faulty: Data) -> None:
+    faulty.take()
+    dids = faulty.manifest()["accounts"]
+    faulty.take(ACCOUNTS_DELETED=" ".join(dids))
+    _lose(faulty, *dids)
+    assert "REFUSED: account.sqlite has lost" in faulty.take(code=1, ACCOUNTS_DELETED=" ".join(dids))
+
+
 def test_account_that_a_member_or_the_operator_deletes_is_no_finding(running: Running) -> None:
     club = running.club
     member = club.join()

@@ -12,18 +12,47 @@ const { Database, NOT, WAIT } = require("./account_check.cjs");
 const { entries } = require("./files.cjs");
 
 const NAMED = 3;
+const RETURNED = "returned.json"; // below .snapshot; not part of a backup
 
 /**
  * DIDs that are not among `accounts`: `gone`, all of them; `now`, those that the previous copy has. `before` is that
- * copy's manifest, or null. A deletion is recorded in the list or the events in `data`, or the operator lists it.
+ * copy's manifest, or null. A deletion is recorded in the list or the events in `data`, or the operator lists it: an
+ * entry for an account that was here while it was listed is of an earlier deletion.
  */
 function missing({ data, before, accounts }) {
-  const there = new Set([...accounts, ...(process.env.ACCOUNTS_DELETED ?? "").split(" ")]);
+  const returned = new Set(noteReturned(data, accounts));
+  const there = new Set([...accounts, ...listed().filter((did) => !returned.has(did))]);
   const earlier = Object.keys(before?.findings ?? {}).filter((did) => before.findings[did].gone);
   const absent = [...new Set([...(before?.accounts ?? []), ...earlier])].filter((did) => !there.has(did));
   const deleted = absent.length > 0 ? deletedIn(data) : new Set();
   const gone = absent.filter((did) => !deleted.has(did));
   return { gone, now: gone.filter((did) => !earlier.includes(did)) };
+}
+
+/** DIDs that the stack file has under 'delete'. */
+function listed() {
+  return (process.env.ACCOUNTS_DELETED ?? "").split(" ").filter(Boolean);
+}
+
+/** Notes which of the listed accounts are here. Returns those that were here in any run since they were listed. */
+function noteReturned(data, accounts) {
+  const before = returnedBefore(data);
+  const known = new Set([...accounts, ...before]);
+  const now = listed().filter((did) => known.has(did));
+  if (now.join() === before.join()) return now;
+  const file = path.join(data, ".snapshot", RETURNED);
+  fs.writeFileSync(`${file}.next`, JSON.stringify(now), { mode: 0o600, flush: true });
+  fs.renameSync(`${file}.next`, file);
+  return now;
+}
+
+function returnedBefore(data) {
+  try {
+    const noted = JSON.parse(fs.readFileSync(path.join(data, ".snapshot", RETURNED), "utf8"));
+    return Array.isArray(noted) ? noted : [];
+  } catch {
+    return []; // none yet, or a crash damaged the file
+  }
 }
 
 /** DIDs whose last event is a deletion, by the list or by the events. */
@@ -68,10 +97,13 @@ function record(copy, gone) {
   }
   for (const did of gone) {
     const last = copy.before.findings[did]?.gone ?? copy.before.started;
+    const meant = listed().includes(did)
+      ? "If it is meant to be gone: its entry under 'delete' in the stack file is of an earlier deletion. Remove the entry, " +
+        "run `pulumi up` and `./pds backup STACK`, then add the entry again"
+      : `If it is meant to be gone, list it under 'delete' in the stack file: 'HANDLE: ${did}'`;
     const what =
       "account.sqlite has lost it, with its password, e-mail address and handle, and no deletion was recorded. Backups " +
-      `until ${last} have it: \`./pds restore STACK --list\`, then \`./pds restore STACK --only ${did} --snapshot ID\`. ` +
-      `If it is meant to be gone, list it under 'delete' in the stack file: 'HANDLE: ${did}'`;
+      `until ${last} have it: \`./pds restore STACK --list\`, then \`./pds restore STACK --only ${did} --snapshot ID\`. ${meant}`;
     copy.find(did, NOT, what, { gone: last });
   }
 }

@@ -91,7 +91,7 @@ job "pds-backup" {
       }
 
       template {
-        script "missing_accounts.cjs" sha256:f551e758172c053d24071f9d6432913ea0c97ce451073bd5360915e461d6a67c
+        script "missing_accounts.cjs" sha256:12abe9b42635bce5bbbd631b6771af52ada11696e7763091ac9d1925ff8f50f9
       }
 
       template {
