@@ -9,7 +9,7 @@
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
-const { LOSSES, NOT } = require("./account_check.cjs");
+const { LOSSES } = require("./account_check.cjs");
 const { KEPT, Run, accountsIn, rowsOf } = require("./blob_copy.cjs");
 const { backupStore, bucketStore } = require("./blob_stores.cjs");
 const damagedCopies = require("./damaged_copies.cjs");
@@ -92,7 +92,7 @@ async function expire(run, manifest, backup) {
   const held = (did) => unread.has(did) || (manifest.accounts.includes(did) && manifest.blobs === "bucket" && !run.wanted.has(did));
   const [next, remove] = [{}, []];
   // No snapshot expires then (send.sh).
-  const allStay = Object.entries(manifest.findings).some(([did, { state }]) => state === NOT && !manifest.repositories[did]?.of);
+  const allStay = Object.values(manifest.findings).some(({ older }) => older);
   for (const name of run.target.keys()) {
     const did = name.split("/")[1];
     if (run.wanted.get(did)?.has(name) || held(did)) continue;

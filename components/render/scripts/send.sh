@@ -47,31 +47,44 @@ if [ -f .departures.jsonl ]; then
     restic backup --quiet --host "$PDS_HOSTNAME" --tag departures --ignore-ctime .departures.jsonl
 fi
 
+# The accounts that only an older backup can have whole (snapshot_accounts.cjs).
+missing=$(awk '
+    /^ "/ { section = $1 }
+    /^  "/ { did = $1; gsub(/[":]+$|^"/, "", did) }
+    section == "\"findings\":" && /^   "older": true/ { print did }
+' "$snapshot/manifest.json")
+
+# By the age, and by the count of days with a backup: after a pause as long as KEEP_DAYS all backups are too old, and the
+# newest may be of damaged data. While an older backup may have the only whole copy of an account, one of each day stays: with
+# all of them a disk would be full after some weeks.
+thin_out() {
+    within="${KEEP_DAYS}d"
+    [ "$missing" = "" ] || within=100y
+    restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
+        --keep-last 1 --keep-within 2d --keep-within-daily "$within" --keep-daily "$KEEP_DAYS" "$@"
+}
+
 # The path is the same each time, so that restic finds the previous backup. Hard links change only a file's inode time.
 cd "$snapshot"
-restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
+send() {
+    restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
+}
+# A full disk has room again once it is thinned out, which itself needs none if no pack is written again.
+send || {
+    [ "${BACKUP_VOLUME:-}" != "" ] || exit 1
+    thin_out --max-repack-size 0
+    send
+}
 
 echo "$store $REPOSITORY_ID" >"$NOMAD_ALLOC_DIR/data/sent" # the next task records it, and the time
 
 restic forget --quiet --host "$PDS_HOSTNAME" --tag departures --group-by host --keep-last 3
 
-# The accounts that are not restorable from this backup, and of which it carries no whole copy (snapshot_accounts.cjs). An
-# older backup may have the only one.
-missing=$(awk '
-    /^ "/ { section = $1 }
-    /^  "/ { did = $1; gsub(/[":]+$|^"/, "", did) }
-    /^   "of": "/ { carried[did] }
-    section == "\"findings\":" && /^   "state": "not restorable"/ && !(did in carried) { print did }
-' manifest.json)
 if [ "$missing" != "" ]; then
     # shellcheck disable=SC2086 # one line
-    echo "note: no backup is removed, because an older one may have the only whole copy of" $missing
-else
-    # By the age, and by the count of days with a backup: after a pause as long as KEEP_DAYS all backups are too old, and the
-    # newest may be of damaged data.
-    restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
-        --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d" --keep-daily "$KEEP_DAYS"
+    echo "note: no backup expires, because an older one may have the only whole copy of" $missing
 fi
+thin_out
 
 restic check --read-data-subset=1%
 

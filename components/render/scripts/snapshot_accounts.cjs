@@ -22,7 +22,8 @@ class Copy {
     Object.assign(this, { data, blocks, next, current, before });
     this.files = {}; // path to size and SHA-256
     this.repositories = {}; // DID to cid, rev, stamp, checked, and since when it is no newer (`of`)
-    this.findings = {}; // DID to state, what, remedy, since
+    this.findings = {}; // DID to state, what, since; `older` if only an older backup can have it whole: then none is removed
+    this.had = hadWhole(before);
     this.kept = new Set(); // DIDs
     this.suspects = new Set(); // DIDs of accounts that are checked whole in this run
     this.blobs = 0;
@@ -203,7 +204,7 @@ class Copy {
       const of = last.of ?? this.before.started;
       Object.assign(this.repositories[did], { of, stamp: now });
       this.keptBlobs(did);
-      return this.find(did, NOT, `${what}. The backups keep its copy of ${of}: \`./pds restore STACK --only ${did}\``);
+      return this.find(did, NOT, `${what}. The backups keep its copy of ${of}: \`./pds restore STACK --only ${did}\``, { older: false });
     }
     this.drop(did);
     this.asItIs(did);
@@ -244,11 +245,13 @@ class Copy {
     this.carry(did, this.stamp(did), what);
   }
 
-  /** Records a fault of an account; `more` says how it was found. */
+  /** Records a fault of an account; `more` says how it was found, and overrides `older`. */
   find(did, state, what, more = {}) {
+    const { older = state === NOT && (Boolean(more.gone) || this.had.has(did)), ...rest } = more;
+    const said = older ? `${what}. Until this is settled, no backup expires` : what;
     const known = this.before?.findings[did];
-    const since = known?.what === what ? known.since : new Date().toISOString();
-    this.findings[did] = { state, what, since, ...more };
+    const since = known?.what === said ? known.since : new Date().toISOString();
+    this.findings[did] = { state, what: said, since, ...rest, ...(older && { older }) };
   }
 
   whole(did) {
@@ -345,6 +348,16 @@ class Copy {
       fs.copyFileSync(source, target); // blobs are on a separate disk
     }
   }
+}
+
+/**
+ * DIDs of accounts that an earlier backup can have whole, as far as the manifest `before` knows. An account that was never
+ * whole, like a row without a repository on an adopted PDS, does not stop other members' deleted data from expiring.
+ */
+function hadWhole(before) {
+  const { repositories, findings } = before ?? { repositories: {}, findings: {} };
+  const copied = Object.keys(repositories).filter((did) => repositories[did].of || findings[did]?.state !== NOT);
+  return new Set([...copied, ...Object.keys(findings).filter((did) => findings[did].older)]);
 }
 
 /** Blobs that the backups have and the server lacks. */

@@ -87,7 +87,7 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot_accounts.cjs" sha256:80d0402cecbf5cc7a4d1ab322cb66151a6cf3bb4d66d0ab6c900fb4d7358cc4f
+        script "snapshot_accounts.cjs" sha256:705a38e0588b9e0f15a7c8a65456b680b49df2fca350c41118bf31d8af56a044
       }
 
       template {
@@ -159,7 +159,7 @@ job "pds-backup" {
       }
 
       template {
-        script "send.sh" sha256:2755a27de235b59a4189d5fef8dd098daec3720b16c1cbbafd70fdf1cead1485
+        script "send.sh" sha256:9557e27eb491e45191aacaa0d923b67bbb74d00ebc117be657614cb7cc608b4d
       }
 
       template {
