@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,33 @@ def test_damaged_account_comes_from_the_newest_older_whole_backup(in_place: Rest
     with in_place.opened() as server:
         _others_are_served(server, in_place, but=set())
         _relay_follows(server, in_place, relay)
+
+
+@one_line
+def test_small_file_that_the_bucket_lost_replaces_no_intact_one(in_place: Restore) -> None:
+    """restic leaves it at its full size, with zeros. No check of an account reads reserved keys and `did-op`."""
+    fetched, did = _fetched(in_place), in_place.scenario.writer.did
+    operation = f"{repo_path(did)}/did-op"
+    reserved = {name: f"actors/reserved_keys/{name}" for name in ("did:plc:here", "did:plc:both", "did:plc:gone")}
+    written = {name: os.urandom(32) for name in [*reserved.values(), operation]}
+    manifest = json.loads((fetched.path / MANIFEST).read_text())
+    for name, content in written.items():
+        for folder in (in_place.data.path, fetched.path):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+        manifest["files"][name] = {"size": len(content), "sha256": sha256(content).hexdigest()}
+    (fetched.path / MANIFEST).write_text(json.dumps(manifest))
+    for name in (reserved["did:plc:here"], operation):
+        (fetched.path / name).write_bytes(bytes(32))
+    (fetched.path / reserved["did:plc:gone"]).unlink()
+    (in_place.data.path / reserved["did:plc:gone"]).unlink()
+    output = in_place.run(NOMAD_META_sequence="1000")
+    assert "note: the reserved key did:plc:here is damaged in the backup, and comes from the old data" in output
+    assert "note: the reserved key did:plc:gone is damaged in the backup, and is lost" in output
+    assert f"note: {did}: its did-op is damaged in the backup" in output
+    for name in ("did:plc:here", "did:plc:both"):
+        assert (in_place.data.path / reserved[name]).read_bytes() == written[reserved[name]]
+    assert not (in_place.data.path / operation).exists()
 
 
 def test_account_without_a_whole_copy_is_named_and_the_others_are_restored(disaster: Restore, tmp_path: Path) -> None:

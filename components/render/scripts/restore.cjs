@@ -185,11 +185,11 @@ function stage(source, { manifest, sequencer }, accounts) {
     }
   }
   const disk = manifest.blobs === "disk";
-  for (const [did, account] of accounts.chosen) accountsOf.stageAccount(next, did, account, disk);
+  for (const [did, account] of accounts.chosen) accounts.notes.push(...accountsOf.stageAccount(next, did, account, disk));
   // A move may have left blobs on the volume: those of the old data stay, whatever the snapshot has.
   if (manifest.blobs === "bucket") for (const did of accounts.chosen.keys()) accountsOf.keepBlobs(data, next, did);
   for (const did of accounts.leftOut.keys()) accountsOf.stageKey(next, did, source);
-  accountsOf.stageReservedKeys(next, [source, data]);
+  accounts.notes.push(...accountsOf.stageReservedKeys(next, { source, data, files: manifest.files }));
 }
 
 function wholeJob({ manifest, sequencer }, accounts, told, left) {

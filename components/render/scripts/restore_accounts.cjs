@@ -7,6 +7,7 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const { Database, LOSSES, NOT, PLACES, WHOLE, blobOf, checkAll, copyDatabase, keptBlobs, read, sentences } = require("./account_check.cjs");
+const { entries } = require("./files.cjs");
 const { home, publicKey, sha256 } = require("./repository.cjs");
 const { MANIFEST } = require("./verify.cjs");
 
@@ -83,7 +84,7 @@ async function choose({ source, found, older, old, scratch, without }) {
   const result = { chosen: new Map(), leftOut: new Map() };
   for (const [did, verdict] of found.verdicts) {
     if (without.includes(did)) result.leftOut.set(did, "you left it out (--without)");
-    else if (verdict.state !== NOT) result.chosen.set(did, { folder: source, verdict, of: found.manifest.repositories[did]?.of });
+    else if (verdict.state !== NOT) result.chosen.set(did, { folder: source, verdict, of: found.manifest.repositories[did]?.of, manifest: found.manifest });
     else if (!found.manifest.accounts.includes(did)) result.leftOut.set(did, "it has no account, and its repository is damaged");
     else {
       const backup = await older.find(did);
@@ -158,21 +159,37 @@ function linkBlobs(from, to, place, did) {
 
 // --- one new data directory
 
-/** Puts an account's files and intact blobs into `next`. Blobs never change, so they are linked. */
-function stageAccount(next, did, { folder, verdict }, disk) {
+/**
+ * Puts an account's files and intact blobs into `next`. Blobs never change, so they are linked. Returns notes. No check of an
+ * account reads its `did-op`, which most have not: `manifest`, if there is one, tells whether it is what was written.
+ */
+function stageAccount(next, did, { folder, verdict, manifest }, disk) {
+  const notes = [];
   for (const name of NAMES) {
     const file = path.join(folder, home(did), name);
-    if (name === "did-op" && !fs.existsSync(file)) continue; // most have none; the others were there when it was checked
+    if (name === "did-op" && !fs.existsSync(file)) continue; // the others were there when it was checked
+    if (name === "did-op" && manifest?.files && !isAsWritten(folder, path.join(home(did), name), manifest.files)) {
+      notes.push(`${did}: its did-op is damaged in the backup, and is left out`);
+      continue;
+    }
     fs.mkdirSync(path.join(next, home(did)), { recursive: true });
     fs.copyFileSync(file, path.join(next, home(did), name));
   }
-  if (!disk) return;
+  if (!disk) return notes;
   for (const cid of read(path.join(folder, home(did), "store.sqlite"), keptBlobs)) {
     const name = blobOf(folder, did, cid, { checked: true });
     if (verdict.blobs.includes(cid)) continue;
     if (!name) throw new Error(`blob ${cid} of ${did} was there when it was checked, and is gone`);
     link(folder, next, name);
   }
+  return notes;
+}
+
+/** Whether the file `name` below `folder` is what `files` of a manifest has. restic leaves zeros for a part that is lost. */
+function isAsWritten(folder, name, files) {
+  const file = path.join(folder, name);
+  const written = files[name];
+  return Boolean(written) && fs.existsSync(file) && fs.statSync(file).size === written.size && sha256(file) === written.sha256;
 }
 
 /** Links the file `name` below `from` to the same name below `to`. */
@@ -205,28 +222,42 @@ function keepBlobs(from, next, did) {
   }
 }
 
+function isKey(file) {
+  try {
+    publicKey(fs.readFileSync(file));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Keeps the key of an account that is left out, if it is a valid key: it may be the only copy. */
 function stageKey(next, did, folder) {
   const file = path.join(folder, home(did), "key");
-  try {
-    publicKey(fs.readFileSync(file));
-  } catch {
-    return;
-  }
+  if (!isKey(file)) return;
   fs.mkdirSync(path.join(next, home(did)), { recursive: true });
   fs.copyFileSync(file, path.join(next, home(did), "key"));
 }
 
-/** Keys reserved for accounts that are migrating to this server, from any of `folders`. */
-function stageReservedKeys(next, folders) {
-  for (const folder of folders.map((name) => path.join(name, "actors", "reserved_keys"))) {
-    if (!fs.existsSync(folder)) continue;
-    fs.mkdirSync(path.join(next, "actors", "reserved_keys"), { recursive: true });
-    for (const name of fs.readdirSync(folder)) {
-      const target = path.join(next, "actors", "reserved_keys", name);
-      if (!fs.existsSync(target)) fs.copyFileSync(path.join(folder, name), target);
+/**
+ * Keys reserved for accounts that are migrating to this server: as the snapshot in `source` has them by the `files` of its
+ * manifest, else as the old `data` do. Returns notes. The directory names these keys, so another one is of no use.
+ */
+function stageReservedKeys(next, { source, data, files }) {
+  const place = path.join("actors", "reserved_keys");
+  const listed = Object.keys(files).filter((name) => path.dirname(name) === place);
+  const notes = [];
+  for (const name of new Set([...listed, ...entries(path.join(data, place)).map((entry) => path.join(place, entry))])) {
+    const from = [source, data].find((folder) => (folder === source ? isAsWritten(folder, name, files) : isKey(path.join(folder, name))));
+    if (listed.includes(name) && from !== source) {
+      const instead = from ? "comes from the old data" : "is lost: the member has to begin the migration again";
+      notes.push(`the reserved key ${path.basename(name)} is damaged in the backup, and ${instead}`);
     }
+    if (!from) continue;
+    fs.mkdirSync(path.join(next, place), { recursive: true });
+    fs.copyFileSync(path.join(from, name), path.join(next, name));
   }
+  return notes;
 }
 
 // --- an account's rows
