@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -54,15 +55,16 @@ def _others_are_served(server: PdsProcess, restore: Restore, but: set[str]) -> N
 
 
 @contextmanager
-def _older(restore: Restore, *snapshots: Path, only: bool = False) -> Iterator[None]:
+def _older(restore: Restore, *snapshots: Path, only: bool = False) -> Iterator[list[str]]:
     """Stands for the task beside a restore (fetch_older.sh), with folders as restic's backups, the newest first. For a
-    restore of one account (`only`) it adds the account database."""
+    restore of one account (`only`) it adds the account database. Yields the requests."""
     exchange = restore.data.path / ".restore" / "older"
     listed = [
         {"id": f"{number:08x}", "time": json.loads((folder / MANIFEST).read_text())["started"]}
         for number, folder in enumerate(snapshots)
     ]
     over = threading.Event()
+    requests: list[str] = []
 
     def serve() -> None:
         while not over.wait(0.02):
@@ -70,9 +72,13 @@ def _older(restore: Restore, *snapshots: Path, only: bool = False) -> Iterator[N
             if not request.exists():
                 continue
             words = request.read_text().split()
+            requests.append(words[0])
             request.unlink()
             if words[0] == "list":
                 (exchange / "list.json").write_text(json.dumps(listed))
+            elif words[0] == "manifest":
+                (exchange / words[1]).mkdir(exist_ok=True)
+                shutil.copy(snapshots[int(words[1], 16)] / MANIFEST, exchange / words[1])
             else:
                 _copy_account(snapshots[int(words[1], 16)], exchange / words[1], words[2], words[3])
                 if only:
@@ -82,7 +88,7 @@ def _older(restore: Restore, *snapshots: Path, only: bool = False) -> Iterator[N
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    yield
+    yield requests
     over.set()
     thread.join(10)
 
@@ -102,12 +108,21 @@ def _relabelled(snapshot: Path, to: Path, started: str) -> Path:
     return to
 
 
+def _write_noted(snapshot: Path, name: str, content: bytes) -> None:
+    """Write a file of a snapshot, as if the snapshot had been made with it."""
+    (snapshot / name).parent.mkdir(exist_ok=True)
+    (snapshot / name).write_bytes(content)
+    manifest = json.loads((snapshot / MANIFEST).read_text())
+    manifest["files"][name] = {"size": len(content), "sha256": sha256(content).hexdigest()}
+    (snapshot / MANIFEST).write_text(json.dumps(manifest))
+
+
 def test_damaged_account_comes_from_the_newest_older_whole_backup(in_place: Restore, tmp_path: Path) -> None:
     scenario, did = in_place.scenario, in_place.scenario.writer.did
     whole = _relabelled(scenario.snapshot, tmp_path / "whole", "2026-01-03T00:00:00.000Z")
     oldest = _relabelled(scenario.snapshot, tmp_path / "oldest", "2026-01-01T00:00:00.000Z")
     damaged = _relabelled(scenario.snapshot, tmp_path / "damaged", "2026-01-04T00:00:00.000Z")
-    (damaged / repo_path(did) / "key").write_bytes(os.urandom(16))
+    _write_noted(damaged, f"{repo_path(did)}/key", os.urandom(16))
     overwrite_pages(_fetched(in_place), did)
     relay = in_place.relay
     with _older(in_place, damaged, whole, oldest), relay.answering() as url:
@@ -119,19 +134,38 @@ def test_damaged_account_comes_from_the_newest_older_whole_backup(in_place: Rest
 
 
 @one_line
+def test_account_with_a_lost_part_is_fetched_once_from_the_backups_that_have_the_same_files(
+    in_place: Restore, tmp_path: Path
+) -> None:
+    """restic takes minutes for each request if a pack is lost, and the PDS is paused meanwhile."""
+    did = in_place.scenario.writer.did
+    scenario = in_place.scenario
+    left = {did, *_departed(scenario)}
+    other = next(member.did for member in scenario.club.members if member.did not in left)
+    for name in (did, other):
+        overwrite_pages(_fetched(in_place), name)
+    dates = [f"2026-01-0{day}T00:00:00.000Z" for day in (5, 4, 3, 2)]
+    older = [_relabelled(in_place.scenario.snapshot, tmp_path / date, date) for date in dates]
+    for folder in older:  # all of them share the lost pack
+        overwrite_pages(replace(in_place.data, path=folder), did)
+    with _older(in_place, *older) as requests:
+        output = in_place.run(OLDER_BACKUPS="true")
+    assert f"FROM THE BACKUP OF {dates[0]}: {other}" in output
+    assert f"FROM THE OLD DATA: {did}" in output
+    assert (requests.count("manifest"), requests.count("get")) == (len(older), 2)
+
+
+@one_line
 def test_small_file_that_the_bucket_lost_replaces_no_intact_one(in_place: Restore) -> None:
     """restic leaves it at its full size, with zeros. No check of an account reads reserved keys and `did-op`."""
     fetched, did = _fetched(in_place), in_place.scenario.writer.did
     operation = f"{repo_path(did)}/did-op"
     reserved = {name: f"actors/reserved_keys/{name}" for name in ("did:plc:here", "did:plc:both", "did:plc:gone")}
     written = {name: os.urandom(32) for name in [*reserved.values(), operation]}
-    manifest = json.loads((fetched.path / MANIFEST).read_text())
     for name, content in written.items():
-        for folder in (in_place.data.path, fetched.path):
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(content)
-        manifest["files"][name] = {"size": len(content), "sha256": sha256(content).hexdigest()}
-    (fetched.path / MANIFEST).write_text(json.dumps(manifest))
+        (in_place.data.path / name).parent.mkdir(exist_ok=True)
+        (in_place.data.path / name).write_bytes(content)
+        _write_noted(fetched.path, name, content)
     for name in (reserved["did:plc:here"], operation):
         (fetched.path / name).write_bytes(bytes(32))
     (fetched.path / reserved["did:plc:gone"]).unlink()

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Fetches older backups for a restore, which itself has no key of the bucket. Runs in restic's image alongside
 # the task that restores, and ends with it. They communicate by files in TARGET/older: a `request` is "list", answered
-# with list.json, or "get ID FOLDER DID", answered with that account's files in ID, for a restore of one account also
-# with that backup's account database; `answer` is "ok" or "failed". If the bucket is damaged, parts of the files may be
+# with list.json, "manifest ID", or "get ID FOLDER DID", answered with that account's files in ID, for a restore of one account
+# also with that backup's account database; `answer` is "ok" or "failed". If the bucket is damaged, parts of the files may be
 # missing: the other task checks them.
 set -eu
 umask 077
@@ -22,16 +22,35 @@ list() (
 get() (
     # shellcheck source=/dev/null
     . "$(dirname "$0")/restic_open.sh"
-    id=$1 folder=$exchange/$1
+    id=$1
     set -- --include /manifest.json --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3"
     [ "${NOMAD_META_only:-}" = "" ] || set -- "$@" --include /account.sqlite
-    for _attempt in 1 2; do
-        restic restore "$id" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$folder" "$@" && exit 0
-    done
-    # A part that is lost is zeros. Without a whole manifest nothing can be checked.
-    [ -f "$folder/manifest.json" ] &&
-        [ "$(tr -d '\000' <"$folder/manifest.json" | wc -c)" -eq "$(wc -c <"$folder/manifest.json")" ]
+    restore "$@"
 )
+
+manifest() (
+    # shellcheck source=/dev/null
+    . "$(dirname "$0")/restic_open.sh"
+    id=$1
+    restore --include /manifest.json
+)
+
+# A second attempt finds packs that a backup has moved meanwhile, and a bucket that failed for a moment. In a repository that
+# lacks packs it takes minutes, and gives the same: after one such answer there is one attempt.
+restore() {
+    rm -f "$exchange/$id/manifest.json"
+    for _attempt in 1 2; do
+        restic restore "$id" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$exchange/$id" "$@" && return 0
+        if [ -f "$exchange/damaged" ] && has_manifest; then return 0; fi
+    done
+    has_manifest && : >"$exchange/damaged"
+}
+
+# A part that is lost is zeros. Without a whole manifest nothing can be checked.
+has_manifest() {
+    [ -f "$exchange/$id/manifest.json" ] &&
+        [ "$(tr -d '\000' <"$exchange/$id/manifest.json" | wc -c)" -eq "$(wc -c <"$exchange/$id/manifest.json")" ]
+}
 
 trap 'exit 0' TERM
 while :; do

@@ -23,6 +23,7 @@ class Older {
   constructor(exchange, before, on) {
     Object.assign(this, { exchange, before, on });
     this.judged = new Map(); // hashes of an account's files to their verdict
+    this.asked = new Map(); // IDs to whether their manifest could be fetched
   }
 
   async ask(...words) {
@@ -51,14 +52,32 @@ class Older {
     return this.ids;
   }
 
-  /** The newest older backup with an intact account, else the newest with a damaged one; null if there is none. */
+  /** The manifest of a backup; null if it cannot be fetched. It stays on the disk: all of them would fill the memory. */
+  async manifest(id) {
+    const [got, kept] = [path.join(this.exchange, id, MANIFEST), path.join(this.exchange, `${id}.json`)];
+    if (!this.asked.has(id)) {
+      this.asked.set(id, (await this.ask("manifest", id)) && fs.existsSync(got));
+      if (this.asked.get(id)) fs.renameSync(got, kept); // each later answer has one of its own
+    }
+    return this.asked.get(id) ? JSON.parse(fs.readFileSync(kept, "utf8")) : null;
+  }
+
+  /**
+   * The newest older backup with an intact account, else the newest with a damaged one; null if there is none. Where parts
+   * are lost, restic takes minutes for each account, so one that was not whole is not fetched again from a backup with the
+   * same files.
+   */
   async find(did) {
     let second = null;
+    const damaged = new Set(); // what the manifests have of it
     for (const id of await this.list()) {
       const folder = path.join(this.exchange, id);
-      if (!(await this.ask("get", id, home(did), did)) || !fs.existsSync(path.join(folder, MANIFEST))) continue;
-      const manifest = JSON.parse(fs.readFileSync(path.join(folder, MANIFEST), "utf8"));
+      const manifest = await this.manifest(id);
+      const files = NAMES.slice(0, 2).map((name) => manifest?.files[path.join(home(did), name)]?.sha256);
+      if (files.includes(undefined) || damaged.has(files.join())) continue;
+      if (!(await this.ask("get", id, home(did), did))) continue;
       const verdict = await this.judge(folder, did, manifest);
+      damaged.add(files.join());
       const found = { folder, verdict, of: manifest.repositories[did]?.of ?? manifest.started, manifest };
       if (verdict.state === WHOLE) return found;
       if (verdict.state === LOSSES) second ??= found;

@@ -151,7 +151,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_accounts.cjs" sha256:87f35dbfb6ba92697bbcd53521185740bef89a169eaec67c8b92d19c5f91b6df
+        script "restore_accounts.cjs" sha256:1b47c8d90e9ccc10f05977944c6c3c72a22f7a0de979ba6509f5808dd49f3d64
       }
 
       template {
@@ -258,7 +258,7 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch_older.sh" sha256:732a29a184f737c40ce72652eccdcf1b47ff1d0cfbec2e319309d444e4afbea6
+        script "fetch_older.sh" sha256:9484a9816ca74716ece23d70044449de9a5803d7b5d911dd7af78acb80fce535
       }
 
       template {

@@ -61,6 +61,25 @@ exit 1"""
         assert _answer(exchange, process, "get", "1a2b", "actors/aa/did:plc:ann", "did:plc:ann") == answer
 
 
+def test_repository_without_some_packs_is_tried_twice_only_once(tmp_path: Path) -> None:
+    """restic takes minutes to give a lost pack up. A second attempt is for packs that a backup moved meanwhile."""
+    (tmp_path / "restic_open.sh").write_text("REPOSITORY=there\n")
+    restore = f"""echo "$@" >>{tmp_path}/asked
+while [ "$1" != --target ]; do shift; done
+mkdir -p "$2"
+echo '{{}}' >"$2/manifest.json"
+case "$*" in *actors*) exit 1 ;; esac"""
+    with _running(tmp_path, restore) as (exchange, process):
+        for words in (
+            ["manifest", "1a2b"],
+            ["get", "1a2b", "actors/a", "did:plc:ann"],
+            ["get", "1a2b", "actors/b", "b"],
+        ):
+            assert _answer(exchange, process, *words) == "ok"
+    asked = [("actors/a" in line, "actors/b" in line) for line in (tmp_path / "asked").read_text().splitlines()]
+    assert asked == [(False, False), (True, False), (True, False), (False, True)]
+
+
 @pytest.mark.parametrize(("only", "databases"), [("", 0), ("did:plc:ann", 1)])
 def test_account_database_is_fetched_for_a_restore_of_one_account(tmp_path: Path, only: str, databases: int) -> None:
     """The newest backup lacks the row of a deleted account. A restore of all takes no rows from older ones."""
