@@ -99,6 +99,39 @@ def test_copies_each_blob_once_encrypted_and_keeps_it_for_keep_days(site: BlobSi
         assert site.in_backups() == left
 
 
+def test_copy_does_not_expire_while_no_snapshot_is_sent(site: BlobSite, alloc: Path) -> None:
+    """The task that sends may fail for weeks, beside the one that copies. The last snapshot that was sent names it."""
+    blobs = site.named()
+    back_up(site, alloc)
+    forget_record(site, sorted(blobs)[0])
+    back_up(site, alloc)
+    unneeded = site.data.path / ".snapshot" / "unneeded-blobs.json"
+
+    def later(days: float) -> set[str]:
+        known = json.loads(unneeded.read_text())
+        moved = {name: since - days * DAY for name, since in known["since"].items()}
+        unneeded.write_text(json.dumps({"at": known["at"] - days * DAY, "since": moved}))
+        back_up(site, alloc)
+        return site.in_backups()
+
+    now = time.time() * 1000
+    known = dict.fromkeys(json.loads(unneeded.read_text())["since"], now - 29.5 * DAY)
+    unneeded.write_text(json.dumps({"at": now, "since": known}))
+    write_status(site, sent=False)
+    for _ in range(3):
+        assert later(0.9) == blobs
+    write_status(site, sent=True)
+    assert later(0.1) == blobs
+    assert later(0.9) == blobs - {sorted(blobs)[0]}, "the days with a backup count"
+
+
+def write_status(site: BlobSite, *, sent: bool) -> None:
+    """Write what the last task records."""
+    good = "2999-01-01T00:00:00.000Z" if sent else "2020-01-01T00:00:00.000Z"
+    folder = site.data.path / ".run-status"
+    (folder / "backup.json").write_text(json.dumps({"good": good}))
+
+
 def test_lost_blob_is_a_finding_and_comes_back_from_the_backups(site: BlobSite, alloc: Path) -> None:
     lost, *_ = sorted(site.named())
     back_up(site, alloc)

@@ -13,6 +13,7 @@ const { LOSSES } = require("./account_check.cjs");
 const { KEPT, Run, accountsIn, rowsOf } = require("./blob_copy.cjs");
 const { backupStore, bucketStore } = require("./blob_stores.cjs");
 const damagedCopies = require("./damaged_copies.cjs");
+const runStatus = require("./run_status.cjs");
 
 const DAY = 24 * 3600 * 1000; // ms
 const NAMED = 3; // blobs in one finding
@@ -96,25 +97,32 @@ async function expire(run, manifest, backup) {
   for (const name of run.target.keys()) {
     const did = name.split("/")[1];
     if (run.wanted.get(did)?.has(name) || held(did)) continue;
-    const since = before[name] ?? now;
+    const since = before.since[name] ?? now;
     if (now - since > (Number(process.env.KEEP_DAYS) + 1) * DAY && !allStay) remove.push(name);
-    else next[name] = since;
+    else next[name] = before.next[name] ?? now;
   }
   await backup.remove(remove);
-  fs.writeFileSync(`${unneeded}.next`, JSON.stringify({ at: now, since: next }), { mode: 0o600, flush: true });
+  fs.writeFileSync(`${unneeded}.next`, JSON.stringify({ at: before.at, since: next }), { mode: 0o600, flush: true });
   fs.renameSync(`${unneeded}.next`, unneeded);
   if (remove.length > 0) console.log(`removed ${remove.length} copies that no backup needs`);
 }
 
-/** Since when no snapshot names a copy. More than a day without a backup counts as one, because no snapshot expires in it. */
+/**
+ * Since when no snapshot names each copy (`since`). No snapshot expires while none is sent, so more than a day without one
+ * counts as a day. `at` is the run from which these days count: the last one after which a snapshot was sent. `next` is what
+ * this run records of the times.
+ */
 function load(now) {
+  let known;
   try {
-    const { at, since } = JSON.parse(fs.readFileSync(unneeded, "utf8"));
-    const pause = Math.max(0, now - at - DAY);
-    return Object.fromEntries(Object.entries(since).map(([name, time]) => [name, time + pause]));
+    known = JSON.parse(fs.readFileSync(unneeded, "utf8"));
   } catch {
-    return {}; // then they are kept longer
+    return { at: now, since: {}, next: {} }; // then they are kept longer
   }
+  const pause = Math.max(0, now - known.at - DAY);
+  const since = Object.fromEntries(Object.entries(known.since).map(([name, time]) => [name, Math.min(now, time + pause)]));
+  const isSent = Date.parse(runStatus.load("backup").good) >= known.at;
+  return isSent ? { at: now, since, next: since } : { at: known.at, since, next: known.since };
 }
 
 function end(problems, findings) {

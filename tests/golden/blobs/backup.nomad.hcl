@@ -231,7 +231,7 @@ job "pds-backup" {
       }
 
       template {
-        script "backup_blobs.cjs" sha256:62f5981e3efb7f33d243fac2149d873e6237f536566bbf016a3fe5db6184afdd
+        script "backup_blobs.cjs" sha256:835528f89196699ad594ff7811e90ba1251ef70e8350cb8e7c41e042b7cf2efc
       }
 
       template {
@@ -248,6 +248,10 @@ job "pds-backup" {
 
       template {
         script "damaged_copies.cjs" sha256:f15800a9b4f35340d3d907f14a77bb39d312ce2d701931f593f012650b601215
+      }
+
+      template {
+        script "run_status.cjs" sha256:a4cb6c42cb617126efa816dec4c330227b202a2d1c9306cad47b239b6e6aeee3
       }
 
       template {
