@@ -49,13 +49,15 @@ class RestoreRequest:
     DID of the one account to restore, `without` those to leave out, `bring_back` those to restore although they were
     deleted or taken down since. `sequence` is a number above every event that a relay saw, if no relay answers.
     `source` is the stack of the backups. Without `old_data` no account comes from the data on the volume.
-    `without_directory` restores accounts whose identities the directory does not return.
+    `without_directory` restores accounts whose identities the directory does not return, `without_departures` restores
+    without the list of the accounts that left.
     """
 
     snapshot: str = ""
     only: str = ""
     without: tuple[str, ...] = ()
     without_directory: bool = False
+    without_departures: bool = False
     sequence: int = 0
     bring_back: tuple[str, ...] = ()
     source: Stack | None = None
@@ -277,6 +279,7 @@ def _meta(stack: Stack, settings: Settings, request: RestoreRequest) -> dict[str
         "bring_back": " ".join(request.bring_back),
         "without": " ".join(request.without),
         "without_directory": "yes" if request.without_directory else "",
+        "without_departures": "yes" if request.without_departures else "",
         "old_data": "" if request.old_data else "no",
     }
 

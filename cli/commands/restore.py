@@ -19,6 +19,8 @@ from cli.registry import Topic, command, did_option, stack_argument, stack_optio
 @did_option("--without", multiple=True, help="Account to leave out; can be repeated.")
 @click.option("--without-directory", is_flag=True, help="Restore although the directory of identities does not answer: "
               "accounts without an answer as they are in the backup, also those that moved away.")  # fmt: skip
+@click.option("--without-departures", is_flag=True, help="Restore although the list of departures cannot be fetched: "
+              "accounts that were deleted or taken down after the backup come back.")  # fmt: skip
 @stack_option("--to", help="Target stack, with the same hostname (default: the stack itself).")
 @click.option("--sequence", type=int, default=0, metavar="N", help="A number above every event of this PDS, if no "
               "relay answers.")  # fmt: skip
@@ -34,6 +36,7 @@ def restore(
     only: str,
     without: tuple[str, ...],
     without_directory: bool,
+    without_departures: bool,
     to: str | None,
     sequence: int,
     bring_back: tuple[str, ...],
@@ -55,7 +58,7 @@ def restore(
 
     source = Stack(stack)
     if read_settings(stack, source.root).cluster:
-        if only or without or without_directory or to or sequence or bring_back or forget_old:
+        if only or without or without_directory or without_departures or to or sequence or bring_back or forget_old:
             raise click.UsageError(f"{stack} is a cluster, which has no accounts. Give no option of a PDS.")
         if snapshot == "volume":
             raise click.UsageError(
@@ -71,6 +74,7 @@ def restore(
         only=only,
         without=without,
         without_directory=without_directory,
+        without_departures=without_departures,
         sequence=sequence,
         bring_back=bring_back,
         source=source,

@@ -32,6 +32,7 @@ META = (
     "step",
     "without",
     "without_directory",
+    "without_departures",
     "sequence",
     "rotation_public_key",
     "takedown",

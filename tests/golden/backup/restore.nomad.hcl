@@ -5,7 +5,7 @@ job "pds-restore" {
 
   parameterized {
     payload       = "forbidden"
-    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "without_directory", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "old_data", "forget"]
+    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "without_directory", "without_departures", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "old_data", "forget"]
   }
 
   group "pds-restore" {
@@ -70,7 +70,7 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch.sh" sha256:4bb5ae368585e976a0c0c2ae8bbdd8367a40bda0983d2898a505d6574b348099
+        script "fetch.sh" sha256:eddef24011c56ec8dd4bcc0bb874470c01c976fabf142b51a0cf91cc2ba959d8
       }
 
       template {

@@ -58,7 +58,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "fetch.sh" sha256:4bb5ae368585e976a0c0c2ae8bbdd8367a40bda0983d2898a505d6574b348099
+        script "fetch.sh" sha256:eddef24011c56ec8dd4bcc0bb874470c01c976fabf142b51a0cf91cc2ba959d8
       }
 
       template {

@@ -122,6 +122,12 @@ def test_restores_without_the_directory_only_if_the_operator_says_so(alice: Owne
         restore.restore(alice.stack, RestoreRequest(only="did:plc:ann", without_directory=True))
 
 
+def test_restores_without_the_list_of_departures_only_if_the_operator_says_so(alice: Owner) -> None:
+    restore.restore(alice.stack, RestoreRequest(yes=True))
+    restore.restore(alice.stack, RestoreRequest(yes=True, without_departures=True))
+    assert [meta.get("without_departures") for meta in alice.nomad.dispatched] == [None, "yes"]
+
+
 def test_members_who_are_back_are_deleted_by_no_restore_and_keep_their_keys(alice: Owner) -> None:
     ann, eve = "did:plc:ar7c4by46qjdydhdevvrndac", "did:plc:qo2urk437ss36eyefp5jgoyw"
     alice.write(backup=BACKUP, delete={"ann.noted.at": ann, "eve.noted.at": eve})
@@ -299,9 +305,11 @@ def test_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(restore, "restore", record)
     bring_back = ["--bring-back", "did:plc:ann", "--bring-back", "did:plc:bob"]
-    assert app.main(["restore", "dev", "--to", "new", *bring_back, "--without-directory", "--yes"]) == 0
+    without = ["--without-directory", "--without-departures"]
+    assert app.main(["restore", "dev", "--to", "new", *bring_back, *without, "--yes"]) == 0
     [(stack, request)] = calls
     assert request.without_directory
+    assert request.without_departures
     assert (stack.name, request.bring_back, request.yes) == ("new", ("did:plc:ann", "did:plc:bob"), True)
     assert request.source
     assert request.source.name == "dev"
