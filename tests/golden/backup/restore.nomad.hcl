@@ -5,7 +5,7 @@ job "pds-restore" {
 
   parameterized {
     payload       = "forbidden"
-    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "without_directory", "without_departures", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "old_data", "forget"]
+    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "without_directory", "without_departures", "sequence", "rotation_public_key", "takedown", "delete", "applied", "bring_back", "old_data", "forget"]
   }
 
   group "pds-restore" {
@@ -139,7 +139,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:a8f19686e7fc1405f4332fc27a9fc46b1ea2c363c4abe4e87c30adc9476e626e
+        script "restore.cjs" sha256:a3c2d8a33d8090e3f8222830a00d1852181e6147385c17762415e32021eff467
       }
 
       template {
@@ -147,7 +147,7 @@ job "pds-restore" {
       }
 
       template {
-        script "account_events.cjs" sha256:25b7befc66a9e072ca700bb7ea10014b518ec905acf4fdf0afd549b93cf1c341
+        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
       }
 
       template {
@@ -179,11 +179,11 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_one.cjs" sha256:576540ce880e0778cc8151694ffad75d30136b1a77dc7e12a7fe3d180ce4021e
+        script "restore_one.cjs" sha256:7ceb5da1e7a21f3a0ff2031d717b5bd2ad2291e7bcc10517c5a34225d31147a5
       }
 
       template {
-        script "restore_world.cjs" sha256:22aa13f4228d48542ca881117c4d812a5299abd5187918bcb07a781a938e111a
+        script "restore_world.cjs" sha256:d41b2bfd4062dbcd5df99f7bf90a8837e37e5a47becefe7e63523db6419f24d4
       }
 
       template {
