@@ -57,9 +57,9 @@ def test_records_of_a_moving_member_are_in_each_backup_and_are_restored(
     """importRepo stores the old server's commit. The new server signs one only with the member's first write, which may
     be hours or weeks later."""
     old, new = world.old, world.new
-    did, _ = moving.member_of(old, "kim")
+    did, _ = moving.member_of(old, "wren")
     count = len(old.records(did))
-    sessions = moving.arrive(old, new, did, f"kim.{new.hostname}")
+    sessions = moving.arrive(old, new, did, f"wren.{new.hostname}")
     backups.take()
     assert _records(backups.snapshot, did) == 0, "the account is new and empty"
 
