@@ -10,8 +10,9 @@ completed.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from components.takeover.decide import Action, Droplet, Node
+from components.takeover.decide import Action, Droplet, Node, Rules, Step
 from components.takeover.interfaces import ClusterHost
+from components.takeover.passes import Passes
 from components.takeover.services import Refused, Unavailable
 
 ACTION_SECONDS = 3.0
@@ -258,3 +259,18 @@ def fails_at(number: int) -> Callable[[int], None]:
             raise Unavailable("no answer")
 
     return fail
+
+
+def passes_over(cluster: FakeCluster, rules: Rules | None = None) -> Passes:
+    """Passes over the hosts of a cluster, by its clock."""
+    return Passes(cluster, cluster, cluster.places, "workers", rules or Rules(), "one", cluster.now)
+
+
+def run_passes(cluster: FakeCluster, passes: Passes, seconds: float) -> list[Step]:
+    """Passes until the time is over; the last step of each host."""
+    steps: list[Step] = []
+    end = cluster.time + seconds
+    while cluster.time < end:
+        steps = passes.once()
+        cluster.pass_time(5)
+    return steps

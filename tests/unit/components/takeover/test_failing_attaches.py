@@ -3,24 +3,9 @@ told before the spares are used up."""
 
 import pytest
 
-from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Action, Droplet, Rules, Step
-from components.takeover.passes import Passes
+from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Action, Droplet, Rules
 from components.takeover.program import Reporter
-from tests.support.fake_cluster import FakeCluster
-
-
-def _passes(cluster: FakeCluster, rules: Rules | None = None) -> Passes:
-    return Passes(cluster, cluster, cluster.places, "workers", rules or Rules(), "one", cluster.now)
-
-
-def _run(cluster: FakeCluster, passes: Passes, seconds: float) -> list[Step]:
-    """Passes until the time is over; the steps of the last one."""
-    steps: list[Step] = []
-    end = cluster.time + seconds
-    while cluster.time < end:
-        steps = passes.once()
-        cluster.pass_time(5)
-    return steps
+from tests.support.fake_cluster import FakeCluster, passes_over, run_passes
 
 
 def _cut(workers: int) -> FakeCluster:
@@ -32,13 +17,13 @@ def _cut(workers: int) -> FakeCluster:
 
 def test_a_host_stays_where_an_attach_worked_that_is_listed_as_errored() -> None:
     cluster = _cut(workers=4)
-    passes = _passes(cluster)
+    passes = passes_over(cluster)
     while cluster.volumes["a"].carrier != 3:
-        _run(cluster, passes, 5)
+        run_passes(cluster, passes, 5)
     attach = cluster.volumes["a"].actions.pop()
     cluster.volumes["a"].actions.append(Action("attach", "errored", attach.started))
     cluster.down_since["a"] = cluster.time - 70  # its node starts later than usual
-    _run(cluster, passes, 600)
+    run_passes(cluster, passes, 600)
     assert cluster.volumes["a"].carrier == 3
     assert cluster.volumes["a"].address_at == 3
 
@@ -46,8 +31,8 @@ def test_a_host_stays_where_an_attach_worked_that_is_listed_as_errored() -> None
 def test_a_volume_with_which_no_node_starts_leaves_a_spare_to_the_other_hosts() -> None:
     cluster = _cut(workers=5)
     cluster.never_starts = {"a"}
-    passes = _passes(cluster)
-    steps = _run(cluster, passes, 4 * SETTLE_SECONDS)
+    passes = passes_over(cluster)
+    steps = run_passes(cluster, passes, 4 * SETTLE_SECONDS)
     assert cluster.volumes["a"].carrier == 4, "the first droplet may have been the cause, the second was not"
     assert steps[0].kind == "ask"
     assert "its node started on none of the last 2 droplets" in steps[0].text
@@ -57,15 +42,15 @@ def test_a_volume_with_which_no_node_starts_leaves_a_spare_to_the_other_hosts() 
 def test_a_person_moves_a_host_whose_node_did_not_start() -> None:
     cluster = _cut(workers=5)
     cluster.never_starts = {"a"}
-    _run(cluster, _passes(cluster), 4 * SETTLE_SECONDS)
-    _run(cluster, _passes(cluster, Rules(leave={"a"})), 10)
+    run_passes(cluster, passes_over(cluster), 4 * SETTLE_SECONDS)
+    run_passes(cluster, passes_over(cluster, Rules(leave={"a"})), 10)
     assert cluster.volumes["a"].carrier is None
 
 
 def test_a_host_that_was_moved_in_earlier_outages_is_moved_again() -> None:
     cluster = _cut(workers=3)
     cluster.volumes["a"].actions += [Action("attach", "completed", cluster.time - ago) for ago in (9e5, 8e5, 7e5)]
-    _run(cluster, _passes(cluster), 120)
+    run_passes(cluster, passes_over(cluster), 120)
     assert cluster.volumes["a"].carrier == 3
 
 
@@ -73,7 +58,7 @@ def test_a_host_that_was_moved_in_earlier_outages_is_moved_again() -> None:
 def test_an_attach_that_fails_is_repeated_on_the_next_spare(failure: str) -> None:
     cluster = _cut(workers=4)
     setattr(cluster, failure, {3})
-    _run(cluster, _passes(cluster), 120)
+    run_passes(cluster, passes_over(cluster), 120)
     assert cluster.volumes["a"].carrier == 4
     assert sum(action.kind == "attach" for action in cluster.volumes["a"].actions) <= 3, "one on each spare"
     assert cluster.is_serving("a")
@@ -82,10 +67,10 @@ def test_an_attach_that_fails_is_repeated_on_the_next_spare(failure: str) -> Non
 def test_with_attaches_that_fail_on_each_spare_the_first_one_is_tried_again() -> None:
     cluster = _cut(workers=4)
     cluster.attaches_fail = {3, 4}
-    passes = _passes(cluster)
-    _run(cluster, passes, 120)
+    passes = passes_over(cluster)
+    run_passes(cluster, passes, 120)
     cluster.attaches_fail = set()
-    _run(cluster, passes, 60)
+    run_passes(cluster, passes, 60)
     assert cluster.is_serving("a")
 
 
@@ -93,9 +78,9 @@ def test_an_attach_that_fails_again_and_again_is_told_to_a_person() -> None:
     cluster = _cut(workers=3)
     cluster.attaches_fail = {3}
     sent: list[str] = []
-    passes = _passes(cluster)
+    passes = passes_over(cluster)
     passes.tell = Reporter("fleet", sent.append, cluster.now).report
-    _run(cluster, passes, 61 + DETACH_SECONDS + 30)
+    run_passes(cluster, passes, 61 + DETACH_SECONDS + 30)
     assert any(text.startswith("Cluster fleet, action required: no progress") for text in sent)
 
 
@@ -111,7 +96,7 @@ def test_a_spare_that_a_volume_has_just_reached_is_no_spare(monkeypatch: pytest.
         return workers(tag) | {3: Droplet(3, True, frozenset())}
 
     monkeypatch.setattr(cluster, "workers", behind)
-    _passes(cluster).once()
+    passes_over(cluster).once()
     cluster.pass_time(4)
     assert cluster.volumes["a"].carrier == 4
 
@@ -119,12 +104,12 @@ def test_a_spare_that_a_volume_has_just_reached_is_no_spare(monkeypatch: pytest.
 def test_a_second_move_is_no_alarm() -> None:
     cluster = _cut(workers=4)
     cluster.never_starts = {"a"}
-    passes = _passes(cluster)
-    _run(cluster, passes, SETTLE_SECONDS)
+    passes = passes_over(cluster)
+    run_passes(cluster, passes, SETTLE_SECONDS)
     sent: list[str] = []
     passes.tell = Reporter("fleet", sent.append, cluster.now).report
     cluster.never_starts = set()
-    _run(cluster, passes, 150)
+    run_passes(cluster, passes, 150)
     assert cluster.is_serving("a")
     assert not [text for text in sent if "action required" in text]
 
@@ -134,12 +119,12 @@ def test_an_attach_that_does_not_end_keeps_its_spare_although_it_was_not_the_fir
     cluster = FakeCluster({"a": 1, "b": 2, "c": 3, "d": 4}, workers=7)
     setattr(cluster, failure, {5})
     cluster.cut_power(1)
-    passes = _passes(cluster)
-    _run(cluster, passes, 75)
+    passes = passes_over(cluster)
+    run_passes(cluster, passes, 75)
     cluster.attaches_never_end = {"a"}
-    _run(cluster, passes, 30)
+    run_passes(cluster, passes, 30)
     assert cluster.volumes["a"].then == 6
     setattr(cluster, failure, set())
     cluster.cut_power(2)
-    _run(cluster, passes, DETACH_SECONDS + 120)
+    run_passes(cluster, passes, DETACH_SECONDS + 120)
     assert cluster.volumes["b"].carrier == 5, "droplet 6 is that of host a"

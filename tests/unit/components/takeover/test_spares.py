@@ -5,24 +5,9 @@ from typing import Any
 
 import pytest
 
-from components.takeover.decide import DETACH_SECONDS, Action, Rules, Step
-from components.takeover.passes import Passes
+from components.takeover.decide import DETACH_SECONDS, Action, Rules
 from components.takeover.services import Refused, Unavailable
-from tests.support.fake_cluster import FakeCluster
-
-
-def _passes(cluster: FakeCluster, rules: Rules | None = None) -> Passes:
-    return Passes(cluster, cluster, cluster.places, "workers", rules or Rules(), "one", cluster.now)
-
-
-def _run(cluster: FakeCluster, passes: Passes, seconds: float) -> list[Step]:
-    """Passes until the time is over; the last step of each host."""
-    steps: list[Step] = []
-    end = cluster.time + seconds
-    while cluster.time < end:
-        steps = passes.once()
-        cluster.pass_time(5)
-    return steps
+from tests.support.fake_cluster import FakeCluster, passes_over, run_passes
 
 
 def _carriers(cluster: FakeCluster) -> dict[str, int | None]:
@@ -38,7 +23,7 @@ def _two_dead_of_four(workers: int = 5) -> FakeCluster:
 
 def test_of_two_dead_hosts_the_one_without_a_spare_keeps_its_droplet() -> None:
     cluster = _two_dead_of_four()
-    steps = _run(cluster, _passes(cluster), 300)
+    steps = run_passes(cluster, passes_over(cluster), 300)
     assert _carriers(cluster) == {"a": 5, "b": 2, "c": 3, "d": 4}
     assert cluster.is_serving("a")
     assert steps[1].kind == "ask"
@@ -47,20 +32,20 @@ def test_of_two_dead_hosts_the_one_without_a_spare_keeps_its_droplet() -> None:
 
 def test_its_droplet_that_only_rebooted_brings_it_back() -> None:
     cluster = _two_dead_of_four()
-    passes = _passes(cluster)
-    _run(cluster, passes, 120)
+    passes = passes_over(cluster)
+    run_passes(cluster, passes, 120)
     cluster.alive[2] = True
     del cluster.down_since["b"]
-    assert {step.kind for step in _run(cluster, passes, 60)} == {"fine"}
+    assert {step.kind for step in run_passes(cluster, passes, 60)} == {"fine"}
     assert all(map(cluster.is_serving, "abcd"))
 
 
 def test_with_another_spare_it_is_moved_too() -> None:
     cluster = _two_dead_of_four()
-    passes = _passes(cluster)
-    _run(cluster, passes, 120)
+    passes = passes_over(cluster)
+    run_passes(cluster, passes, 120)
     cluster.alive[6] = True
-    _run(cluster, passes, 120)
+    run_passes(cluster, passes, 120)
     assert _carriers(cluster) == {"a": 5, "b": 6, "c": 3, "d": 4}
 
 
@@ -70,7 +55,7 @@ def test_the_spare_of_a_host_whose_detach_or_attach_is_in_progress_is_no_other_s
         cluster.cut_power(1)
         cluster.pass_time(seconds)
         cluster.cut_power(2)
-        passes = _passes(cluster)
+        passes = passes_over(cluster)
         for _ in range(120):
             passes.once()
             cluster.pass_time(1)
@@ -80,7 +65,7 @@ def test_the_spare_of_a_host_whose_detach_or_attach_is_in_progress_is_no_other_s
 def test_two_hosts_whose_droplets_are_retired_do_not_wait_for_each_other() -> None:
     cluster = _two_dead_of_four()
     cluster.items["retired"] = '{"1": "a", "2": "b"}'
-    _run(cluster, _passes(cluster), 300)
+    run_passes(cluster, passes_over(cluster), 300)
     assert _carriers(cluster) == {"a": 5, "b": 2, "c": 3, "d": 4}
 
 
@@ -94,7 +79,7 @@ def test_a_volume_that_no_spare_can_get_keeps_none_from_the_others(gone: bool, m
             raise Refused(404, "volume c does not exist")
         return carrier(volume)
 
-    passes = _passes(cluster)
+    passes = passes_over(cluster)
     place = cluster.places[0]
     monkeypatch.setattr(cluster, "carrier", answer)
     assert passes.spare_for(place) == 3
@@ -103,7 +88,7 @@ def test_a_volume_that_no_spare_can_get_keeps_none_from_the_others(gone: bool, m
 def test_a_volume_that_is_being_attached_still_needs_its_spare() -> None:
     cluster = FakeCluster({"a": 1, "b": None}, workers=2)
     cluster.volumes["b"].actions.append(Action("attach", "in-progress", cluster.time))
-    assert _passes(cluster).spare_for(cluster.places[0]) is None
+    assert passes_over(cluster).spare_for(cluster.places[0]) is None
 
 
 GONE, SILENT = Refused(404, "volume a does not exist"), Unavailable("GET volume a returned 500")
@@ -117,7 +102,7 @@ def test_a_host_of_which_nothing_is_known_keeps_no_other_from_its_takeover(
     for name in ("carrier", "actions"):
         monkeypatch.setattr(cluster, name, _failing_for("a", error, getattr(cluster, name)))
     cluster.cut_power(2)
-    steps = _run(cluster, _passes(cluster), 120)
+    steps = run_passes(cluster, passes_over(cluster), 120)
     assert _carriers(cluster) == {"a": 1, "b": 3}
     assert [step.kind for step in steps] == [kind, "fine"]
     assert steps[0].text == f"host a: {error}"
@@ -141,7 +126,7 @@ def test_a_service_that_answers_about_no_host_ends_the_pass(error: Exception, mo
 
     monkeypatch.setattr(cluster, "carrier", fail)
     with pytest.raises(type(error)):
-        _passes(cluster).once()
+        passes_over(cluster).once()
 
 
 def test_an_attach_that_does_not_end_is_told_and_the_next_host_takes_another_spare() -> None:
@@ -150,7 +135,7 @@ def test_an_attach_that_does_not_end_is_told_and_the_next_host_takes_another_spa
     cluster.cut_power(1)
     cluster.pass_time(60)
     cluster.cut_power(2)
-    steps = _run(cluster, _passes(cluster), DETACH_SECONDS + 200)
+    steps = run_passes(cluster, passes_over(cluster), DETACH_SECONDS + 200)
     assert _carriers(cluster) == {"a": None, "b": 6, "c": 3, "d": 4}, "droplet 5 is that of host a"
     assert steps[0].kind == "ask"
     assert "the attach of its volume is not over after 300 s" in steps[0].text
@@ -170,9 +155,9 @@ def test_a_host_leaves_a_droplet_on_which_another_one_is_well() -> None:
     for _ in range(20):
         if cluster.volumes["b"].carrier != 1:
             break
-        _passes(cluster, Rules(leave={"b"})).once()
+        passes_over(cluster, Rules(leave={"b"})).once()
         cluster.pass_time(4)
-    _run(cluster, _passes(cluster), 60)
+    run_passes(cluster, passes_over(cluster), 60)
     assert _carriers(cluster) == {"a": 1, "b": 5, "c": 2, "d": 3, "e": 4}
     assert all(map(cluster.is_serving, "abcde"))
 
@@ -182,7 +167,7 @@ def test_of_two_dead_hosts_on_one_droplet_the_one_without_a_spare_stays_there(no
     cluster = _two_on_one_droplet()
     cluster.items["retired"] = f'{{"1": "{noted}"}}'
     cluster.cut_power(1)
-    _run(cluster, _passes(cluster), 300)
+    run_passes(cluster, passes_over(cluster), 300)
     assert sorted(_carriers(cluster)[name] or 0 for name in "ab") == [1, 5]
 
 
@@ -192,7 +177,7 @@ def test_a_host_on_the_droplet_that_another_one_left_gets_a_spare_before_a_third
     cluster.cut_power(1)
     cluster.cut_power(2)
     for seconds in range(120):
-        steps = _passes(cluster).once()
+        steps = passes_over(cluster).once()
         assert {step.kind for step in steps if "host b" in step.text} <= {"ask", "wait"}, f"after {seconds} s"
         cluster.pass_time(1)
     assert _carriers(cluster) == {"a": 5, "b": 2, "c": 3, "d": 4}
