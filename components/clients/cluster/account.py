@@ -203,20 +203,21 @@ def _refuse_lower(
             )
 
 
+def _operator() -> Http:
+    """DigitalOcean with the operator's token."""
+    return Http(shell_variable("DIGITALOCEAN_API_URL") or API, {"Authorization": f"Bearer {operator_token()}"})
+
+
 def _droplets_with_an_address() -> set[str]:
     """The names of the droplets that have a reserved IP."""
-    api = shell_variable("DIGITALOCEAN_API_URL") or API
-    http = Http(api, {"Authorization": f"Bearer {operator_token()}"})
-    found = _asked(http, "/v2/reserved_ips?per_page=200").get("reserved_ips", [])
+    found = _asked(_operator(), "/v2/reserved_ips?per_page=200").get("reserved_ips", [])
     return {str(item["droplet"]["name"]) for item in found if item["droplet"]}
 
 
 def _droplets(tag: str) -> list[Mapping[str, Any]]:
     """The droplets with this tag, as DigitalOcean shows them; at most 200."""
-    api = shell_variable("DIGITALOCEAN_API_URL") or API
     query = urlencode({"tag_name": tag, "per_page": 200})
-    http = Http(api, {"Authorization": f"Bearer {operator_token()}"})
-    return list(_asked(http, f"/v2/droplets?{query}").get("droplets", []))
+    return list(_asked(_operator(), f"/v2/droplets?{query}").get("droplets", []))
 
 
 def _workers(workers: Mapping[str, Any]) -> dict[int, tuple[int, bool]]:

@@ -61,7 +61,7 @@ function deletedIn(data) {
   let sequencer;
   try {
     sequencer = new Database(path.join(data, "sequencer.sqlite"), { readonly: true, fileMustExist: true, timeout: WAIT });
-    // All events: a server that lost its events numbers them from 1 again, and the list ignores lower numbers.
+    // All events: those since the last backup are not in the list yet.
     lists.push(departures.events(sequencer));
   } catch (error) {
     console.error(`note: sequencer.sqlite cannot be read: ${error.message}`);

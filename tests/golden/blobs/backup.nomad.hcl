@@ -91,7 +91,7 @@ job "pds-backup" {
       }
 
       template {
-        script "missing_accounts.cjs" sha256:12abe9b42635bce5bbbd631b6771af52ada11696e7763091ac9d1925ff8f50f9
+        script "missing_accounts.cjs" sha256:7b08d48e7d242c1b656f0f17b106049bb432e33847f84056edcdd4512f5dfe52
       }
 
       template {
