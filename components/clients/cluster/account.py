@@ -55,8 +55,7 @@ def operator_token() -> str:
 
 def refuse_missing_sizes(region: str, sizes: Mapping[str, str]) -> None:
     """Refuse a size that `region` does not have. `sizes`: key in the stack file to slug. Raises ServiceError."""
-    api = shell_variable("DIGITALOCEAN_API_URL") or API
-    answer = _asked(Http(api, {"Authorization": f"Bearer {operator_token()}"}), "/v2/sizes?per_page=200")
+    answer = _asked(_operator(), "/v2/sizes?per_page=200")
     known = {str(size["slug"]): size for size in answer.get("sizes", [])}
     faults = []
     for key, slug in sorted(sizes.items()):
