@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "31bd5ea3fb81cc26"
+    pds_configuration = "65d850d0b39536db"
   }
 }
 

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "a49039153267430c"
+    pds_configuration = "f37910e627432d60"
   }
 }
 

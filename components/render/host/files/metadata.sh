@@ -7,11 +7,10 @@
 #                      Before Nomad at every boot.
 #   metadata again     the same at a start of that agent, but only if the rules exist already.
 #
-# Rules match the control group, not the user: the ingress runs in the host's network and may be uid 0 in its container,
-# which is uid 0 here. It cannot enter the control group of a service. The agent always needs the address: it sends its
-# measurements through it. A rule for a group applies to one life of that group, so a restarted agent is rejected until
-# its unit runs this again: it fails closed. cloud-init has read its data before these rules are added. After a reboot
-# they are absent until cloud-init has finished again, and Nomad waits for that.
+# Rules match the control group, not the user: the ingress runs in the host's network, may be uid 0 there and so here,
+# and cannot enter the control group of a service. The monitoring agent sends its measurements through this address. A
+# rule for a group applies to one life of that group, so a restarted agent is rejected until its unit runs this again.
+# At each boot the rules are absent until cloud-init has finished, and Nomad waits for that.
 set -eu
 
 address=169.254.169.254/32

@@ -1,8 +1,7 @@
 #!/bin/sh
-# Turns a fresh host into a Nomad host, in this order: packages, accounts, swap, Nomad's binary, the volume, and
-# last the agent. cloud-init runs it once. A second run by hand changes nothing that is already right, so it also
-# completes a first boot that failed for an unreachable mirror or a missing volume. It makes no decision about the
-# volume (volume.sh does) and writes no configuration (cloud-init did).
+# Turns a fresh droplet into a Nomad host: packages, accounts, swap, Nomad's binary, the volume, and last the agent.
+# cloud-init runs it once. A second run by hand completes a first boot that failed for an unreachable mirror or a missing
+# volume. volume.sh decides about the volume, and cloud-init has written the configuration.
 set -eu
 
 root=${PDS_ROOT:-}
@@ -84,8 +83,8 @@ systemctl daemon-reload
 settings_of_the_system
 "$lib/install-nomad"
 
-# Docker's package started it, with the existing daemon.json. A restart leaves containers running (live-restore). It
-# applies that file on a host whose Docker is older than it.
+# Docker's package started it, with the former daemon.json. A restart leaves containers running (live-restore) and
+# applies that file to a Docker that is older than it.
 systemctl enable docker.service
 systemctl restart docker.service
 

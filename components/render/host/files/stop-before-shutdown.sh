@@ -1,7 +1,6 @@
 #!/bin/sh
-# Stops all containers cleanly before a shutdown, a reboot or a rebuild of the machine. Nothing else stops
-# them: the agent's unit leaves tasks running when it stops, Docker leaves containers running when it stops
-# (live-restore), and systemd's final kill does not wait for SQLite.
+# Stops all containers cleanly before a shutdown, a reboot or a rebuild of the droplet. The agent's unit and Docker
+# (live-restore) leave them running when they stop, and systemd's final kill does not wait for SQLite.
 set -eu
 
 agent_alive() {

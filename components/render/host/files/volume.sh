@@ -5,12 +5,11 @@
 #   volume prepare   before the mount: wait for the disk; format it only if it is proven empty; else check it
 #   volume claim     after the mount: refuse another stack's volume, then make the directories that Nomad needs
 #   volume handover OWNER [FROM TO [GIB]]   while it runs: OWNER may claim it next; directory FROM becomes TO, of at most GIB
-#   volume check     before each start of the agent: the right volume is mounted, or the agent does not start
+#   volume check     before each start of the agent: the right volume is mounted and has a node ID, or it does not start
 #   volume grow      the file system follows the disk; run by udev when the disk grows, and hourly
 #
-# In doubt this script does nothing: an operator can always retry, but cannot recover a formatted volume. The server
-# would take an empty directory in place of the volume for a new PDS, and new identities under old names cannot be
-# undone.
+# In doubt this script does nothing: an operator can retry, but cannot recover a formatted volume. The server would take
+# an empty directory for a new PDS, and new identities under old names cannot be undone.
 set -eu
 
 root=${PDS_ROOT:-}
@@ -34,7 +33,7 @@ refuse() {
 }
 
 wait_for_device() {
-    # DigitalOcean attaches the volume after the machine has begun to boot.
+    # DigitalOcean attaches it while the droplet boots.
     waited=0
     while [ ! -e "$device" ]; do
         [ "$waited" -lt "$wait_seconds" ] ||
@@ -50,9 +49,8 @@ prepare() {
         return 0
     fi
     wait_for_device
-    # blkid examines the device itself (-p), not its cache. It returns 0 for any signature it knows and 2 for none; other
-    # codes mean that it could not tell. It also returns 2 for a device it cannot read, hence the two proofs that
-    # follow.
+    # -p: the device itself, not blkid's cache. 0: a signature that it knows; 2: none, or a device that it cannot read,
+    # hence the two proofs of `format`.
     answer=0
     blkid -p "$device" >/dev/null 2>&1 || answer=$?
     case $answer in
@@ -64,16 +62,16 @@ prepare() {
 
 format() {
     [ -e "$device" ] || refuse "$device went away while it was looked at."
-    # A damaged file system, or one unknown to blkid, has bytes here; a new volume is all zeros.
+    # A file system that is damaged, or unknown to blkid, has bytes here. A new volume is all zeros.
     cmp -s -n 1048576 "$device" /dev/zero ||
         refuse "no file system is known on $device, but its first MiB is not zero: it may be a damaged one. Nothing was
 written. Restore it, or wipe it yourself if it is worthless: 'blkdiscard $device'."
     seed=$(mktemp -d)
     chmod 0755 "$seed"
     echo "$STACK" >"$seed/.pds-volume"
-    # quota and project: for quotas per club; they cannot be added to a mounted file system later.
-    # -d creates the sentinel while formatting, so that there is no moment at which a formatted volume has no owner.
-    # -m 1: the last hundredth is reserved for root, so that Nomad can write its state on a full disk.
+    # quota and project: for quotas per club; they cannot be added to a mounted file system.
+    # -d: the sentinel is part of the new file system, which is never without an owner.
+    # -m 1: the last hundredth is root's, so that Nomad can write its state on a full disk.
     mkfs.ext4 -q -m 1 -O quota,project -E quotatype=prjquota -d "$seed" "$device" </dev/null
     rm -rf "$seed"
     say "formatted $device for stack '$STACK'"
@@ -200,8 +198,8 @@ line() {
 }
 
 receive() {
-    # The owner before gave the volume to this stack (`volume handover`). Killed anywhere, it starts again: the owner
-    # changes last.
+    # The former owner gave the volume to this stack (`volume handover`). The owner changes last: if this is killed, it
+    # starts again.
     #
     # Jobs, tokens and allocations of the other Nomad would start beside this one's. A person may still look at them.
     if [ -d "$home/agent" ]; then
@@ -256,6 +254,18 @@ check() {
     mountpoint -q "$home" || refuse "nothing is mounted on $home; the agent would start on an empty disk."
     [ -e "$sentinel" ] || refuse "$sentinel is missing."
     [ "$(owner)" = "$STACK" ] || refuse "this volume belongs to stack '$(owner)', not to '$STACK'."
+    node_id
+}
+
+node_id() {
+    # Nomad flushes neither (client/client.go). After a power cut it would be another node, with the former one's token.
+    umask 077
+    mkdir -p "$home/agent/client"
+    for file in "$home/agent/client/client-id" "$home/agent/client/secret-id"; do
+        [ -s "$file" ] || printf %s "$(cat /proc/sys/kernel/random/uuid)" >"$file"
+        sync "$file"
+    done
+    sync "$home/agent/client" "$home/agent"
 }
 
 grow() {

@@ -3,6 +3,7 @@
 import re
 import stat
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -292,6 +293,28 @@ def test_agent_starts_only_on_the_volume_of_its_stack(
     mounted(machine, sentinel)
     machine.stand_in("mountpoint", code=0 if is_mounted else 1)
     assert (machine.run("volume.sh", "check").returncode == 0) is starts
+    assert (machine.root / "srv/nomad/agent").exists() is starts
+
+
+def test_node_id_is_on_the_disk_before_the_agent_starts(machine: Machine) -> None:
+    """Nomad does not flush it. A host whose power is cut in its first seconds would come back as another node."""
+    client = mounted(machine, "dev") / "agent/client"
+    machine.stand_in("sync")
+    client.mkdir(parents=True)
+    (client / "client-id").touch()  # what a power cut leaves
+    assert machine.run("volume.sh", "check").returncode == 0
+    files = [client / name for name in ("client-id", "secret-id")]
+    identities = [file.read_text() for file in files]
+    assert [str(uuid.UUID(text)) for text in identities] == identities, (
+        "Nomad reads the file as it is, without a newline"
+    )
+    assert len({*identities}) == 2
+    agent = "/srv/nomad/agent"
+    flushed = " ".join(machine.calls("sync")).split()
+    assert {agent, f"{agent}/client", f"{agent}/client/client-id", f"{agent}/client/secret-id"} <= {*flushed}
+    assert machine.run("volume.sh", "check").returncode == 0
+    assert [file.read_text() for file in files] == identities, "a volume keeps them"
+    assert stat.S_IMODE((client / "secret-id").stat().st_mode) == 0o600
 
 
 def test_file_system_grows_only_while_it_is_mounted(machine: Machine) -> None:
