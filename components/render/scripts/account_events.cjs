@@ -6,6 +6,7 @@
 "use strict";
 
 const fs = require("node:fs");
+const { writeWhole } = require("./files.cjs");
 const { decode } = require("./repository.cjs");
 
 const LIST = ".departures.jsonl";
@@ -81,11 +82,8 @@ function append(file, sequencer) {
   if (now.length > before.length) write(file, now);
 }
 
-/** Writes to a temporary file and renames it, so that a crash leaves the old list or the new one. */
 function write(file, list) {
-  const text = list.map((line) => JSON.stringify(line) + "\n").join("");
-  fs.writeFileSync(`${file}.next`, text, { mode: 0o600, flush: true });
-  fs.renameSync(`${file}.next`, file);
+  writeWhole(file, list.map((line) => JSON.stringify(line) + "\n").join(""));
 }
 
 /**

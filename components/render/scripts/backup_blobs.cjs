@@ -13,6 +13,7 @@ const { LOSSES } = require("./account_check.cjs");
 const { KEPT, Run, accountsIn, rowsOf } = require("./blob_copy.cjs");
 const { backupStore, bucketStore } = require("./blob_stores.cjs");
 const damagedCopies = require("./damaged_copies.cjs");
+const { writeWhole } = require("./files.cjs");
 const runStatus = require("./run_status.cjs");
 
 const DAY = 24 * 3600 * 1000; // ms
@@ -102,8 +103,7 @@ async function expire(run, manifest, backup) {
     else next[name] = before.next[name] ?? now;
   }
   await backup.remove(remove);
-  fs.writeFileSync(`${unneeded}.next`, JSON.stringify({ at: before.at, since: next }), { mode: 0o600, flush: true });
-  fs.renameSync(`${unneeded}.next`, unneeded);
+  writeWhole(unneeded, JSON.stringify({ at: before.at, since: next }));
   if (remove.length > 0) console.log(`removed ${remove.length} copies that no backup needs`);
 }
 

@@ -4,6 +4,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
+const { writeWhole } = require("./files.cjs");
 
 const file = (data) => path.join(data, ".snapshot", "damaged-copies.json");
 
@@ -18,8 +19,7 @@ function read(data) {
 
 function write(data, names) {
   fs.mkdirSync(path.dirname(file(data)), { recursive: true, mode: 0o700 });
-  fs.writeFileSync(`${file(data)}.next`, JSON.stringify(names), { mode: 0o600, flush: true });
-  fs.renameSync(`${file(data)}.next`, file(data));
+  writeWhole(file(data), JSON.stringify(names));
 }
 
 module.exports = { read, write };

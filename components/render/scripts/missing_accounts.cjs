@@ -9,7 +9,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const departures = require("./account_events.cjs");
 const { Database, NOT, WAIT } = require("./account_check.cjs");
-const { entries } = require("./files.cjs");
+const { entries, writeWhole } = require("./files.cjs");
 
 const NAMED = 3;
 const RETURNED = "returned.json"; // below .snapshot; not part of a backup
@@ -40,9 +40,7 @@ function noteReturned(data, accounts) {
   const known = new Set([...accounts, ...before]);
   const now = listed().filter((did) => known.has(did));
   if (now.join() === before.join()) return now;
-  const file = path.join(data, ".snapshot", RETURNED);
-  fs.writeFileSync(`${file}.next`, JSON.stringify(now), { mode: 0o600, flush: true });
-  fs.renameSync(`${file}.next`, file);
+  writeWhole(path.join(data, ".snapshot", RETURNED), JSON.stringify(now));
   return now;
 }
 

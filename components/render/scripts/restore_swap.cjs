@@ -11,7 +11,7 @@ const path = require("node:path");
 const departures = require("./account_events.cjs");
 const blobPlace = require("./blob_place.cjs");
 const { documents } = require("./did_documents.cjs");
-const { folders, sync } = require("./files.cjs");
+const { folders, sync, writeWhole } = require("./files.cjs");
 const { home, publicKey } = require("./repository.cjs");
 const { IDENTITY_FILE, walk } = require("./verify.cjs");
 
@@ -35,10 +35,7 @@ function readPlan(data) {
 }
 
 function writePlan(data, todo) {
-  const { place, plan } = places(data);
-  fs.writeFileSync(`${plan}.next`, JSON.stringify(todo), { flush: true });
-  fs.renameSync(`${plan}.next`, plan);
-  sync(place);
+  writeWhole(places(data).plan, JSON.stringify(todo));
 }
 
 function forgetPlan(data) {

@@ -75,7 +75,7 @@ job "pds-backup" {
       }
 
       template {
-        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
+        script "account_events.cjs" sha256:c7a164329e9235512c16f1fa06f6e2c39b1704a1f656a79b7a520ad64af99bd3
       }
 
       template {
@@ -91,7 +91,7 @@ job "pds-backup" {
       }
 
       template {
-        script "missing_accounts.cjs" sha256:7b08d48e7d242c1b656f0f17b106049bb432e33847f84056edcdd4512f5dfe52
+        script "missing_accounts.cjs" sha256:304d4306bcf81cbe223b745493eb286de67203e3b83fc35eb21d201c47421bce
       }
 
       template {

@@ -75,7 +75,7 @@ job "pds-backup" {
       }
 
       template {
-        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
+        script "account_events.cjs" sha256:c7a164329e9235512c16f1fa06f6e2c39b1704a1f656a79b7a520ad64af99bd3
       }
 
       template {
@@ -91,7 +91,7 @@ job "pds-backup" {
       }
 
       template {
-        script "missing_accounts.cjs" sha256:7b08d48e7d242c1b656f0f17b106049bb432e33847f84056edcdd4512f5dfe52
+        script "missing_accounts.cjs" sha256:304d4306bcf81cbe223b745493eb286de67203e3b83fc35eb21d201c47421bce
       }
 
       template {
@@ -231,7 +231,7 @@ job "pds-backup" {
       }
 
       template {
-        script "backup_blobs.cjs" sha256:835528f89196699ad594ff7811e90ba1251ef70e8350cb8e7c41e042b7cf2efc
+        script "backup_blobs.cjs" sha256:74287d7678e1cc3a281fb665788ca5e28d2cbbc68348ff0b9488665211f4001d
       }
 
       template {
@@ -247,7 +247,11 @@ job "pds-backup" {
       }
 
       template {
-        script "damaged_copies.cjs" sha256:f15800a9b4f35340d3d907f14a77bb39d312ce2d701931f593f012650b601215
+        script "damaged_copies.cjs" sha256:b0d97b990ef199ce5ed624de8e7076e92c9960c11677cf804a9b9d135aa7996f
+      }
+
+      template {
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
@@ -259,11 +263,7 @@ job "pds-backup" {
       }
 
       template {
-        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
-      }
-
-      template {
-        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
+        script "account_events.cjs" sha256:c7a164329e9235512c16f1fa06f6e2c39b1704a1f656a79b7a520ad64af99bd3
       }
 
       template {

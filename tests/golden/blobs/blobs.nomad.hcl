@@ -101,7 +101,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
+        script "account_events.cjs" sha256:c7a164329e9235512c16f1fa06f6e2c39b1704a1f656a79b7a520ad64af99bd3
       }
 
       template {

@@ -210,7 +210,7 @@ job "pds-drill" {
       }
 
       template {
-        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
+        script "account_events.cjs" sha256:c7a164329e9235512c16f1fa06f6e2c39b1704a1f656a79b7a520ad64af99bd3
       }
 
       template {
@@ -298,7 +298,7 @@ job "pds-drill" {
       }
 
       template {
-        script "damaged_copies.cjs" sha256:f15800a9b4f35340d3d907f14a77bb39d312ce2d701931f593f012650b601215
+        script "damaged_copies.cjs" sha256:b0d97b990ef199ce5ed624de8e7076e92c9960c11677cf804a9b9d135aa7996f
       }
 
       template {
@@ -315,6 +315,10 @@ job "pds-drill" {
 
       template {
         script "run_status.cjs" sha256:a4cb6c42cb617126efa816dec4c330227b202a2d1c9306cad47b239b6e6aeee3
+      }
+
+      template {
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {

@@ -148,7 +148,7 @@ job "pds-restore" {
       }
 
       template {
-        script "account_events.cjs" sha256:088f09b5a694982d477bff579f9666a48962e596865377bf7bd70e636e6add35
+        script "account_events.cjs" sha256:c7a164329e9235512c16f1fa06f6e2c39b1704a1f656a79b7a520ad64af99bd3
       }
 
       template {
@@ -160,7 +160,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_swap.cjs" sha256:240de54a9bc90851ed6c15f3f3d031f643aa4e477697ed02c2bdbc763a436214
+        script "restore_swap.cjs" sha256:a43d73a2e068639e0f96d8f3c39382d7553fa601e1079f51580944238365c8d1
       }
 
       template {

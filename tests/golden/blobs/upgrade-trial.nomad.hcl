@@ -216,7 +216,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "damaged_copies.cjs" sha256:f15800a9b4f35340d3d907f14a77bb39d312ce2d701931f593f012650b601215
+        script "damaged_copies.cjs" sha256:b0d97b990ef199ce5ed624de8e7076e92c9960c11677cf804a9b9d135aa7996f
       }
 
       template {
@@ -233,6 +233,10 @@ job "pds-upgrade-trial" {
 
       template {
         script "run_status.cjs" sha256:a4cb6c42cb617126efa816dec4c330227b202a2d1c9306cad47b239b6e6aeee3
+      }
+
+      template {
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
