@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "65d850d0b39536db"
+    pds_configuration = "2a7704dd3c3cacb5"
   }
 }
 

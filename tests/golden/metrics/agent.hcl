@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "f37910e627432d60"
+    pds_configuration = "29564846d0b29444"
   }
 }
 

@@ -14,8 +14,7 @@ say() {
 }
 
 packages() {
-    # Not cloud-init's own `packages:`, which tries once and continues without them; a mirror that is down for a minute
-    # would leave a host without Docker.
+    # Not cloud-init's own `packages:`, which tries once and continues without them.
     for try in 1 2 3 4 5 6; do
         # `update` fails if one of several sources is down, such as DigitalOcean's own for monitoring. Only the packages
         # decide.

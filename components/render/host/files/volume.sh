@@ -5,7 +5,7 @@
 #   volume prepare   before the mount: wait for the disk; format it only if it is proven empty; else check it
 #   volume claim     after the mount: refuse another stack's volume, then make the directories that Nomad needs
 #   volume handover OWNER [FROM TO [GIB]]   while it runs: OWNER may claim it next; directory FROM becomes TO, of at most GIB
-#   volume check     before each start of the agent: the right volume is mounted and has a node ID, or it does not start
+#   volume check     before each start of the agent: the right volume is mounted and has node IDs, or it does not start
 #   volume grow      the file system follows the disk; run by udev when the disk grows, and hourly
 #
 # In doubt this script does nothing: an operator can retry, but cannot recover a formatted volume. The server would take
@@ -258,14 +258,15 @@ check() {
 }
 
 node_id() {
-    # Nomad flushes neither (client/client.go). After a power cut it would be another node, with the former one's token.
+    # Nomad flushes none (client/client.go, command/agent/agent.go). After a power cut the agent would be another node with
+    # the former one's token, or not start.
     umask 077
-    mkdir -p "$home/agent/client"
-    for file in "$home/agent/client/client-id" "$home/agent/client/secret-id"; do
-        [ -s "$file" ] || printf %s "$(cat /proc/sys/kernel/random/uuid)" >"$file"
-        sync "$file"
+    mkdir -p "$home/agent/client" "$home/agent/server"
+    cd "$home/agent"
+    for file in client/client-id client/secret-id server/node-id; do
+        [ -s $file ] || printf %s "$(cat /proc/sys/kernel/random/uuid)" >$file
     done
-    sync "$home/agent/client" "$home/agent"
+    sync client/*-id server/node-id client server .
 }
 
 grow() {

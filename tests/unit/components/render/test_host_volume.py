@@ -296,25 +296,21 @@ def test_agent_starts_only_on_the_volume_of_its_stack(
     assert (machine.root / "srv/nomad/agent").exists() is starts
 
 
-def test_node_id_is_on_the_disk_before_the_agent_starts(machine: Machine) -> None:
-    """Nomad does not flush it. A host whose power is cut in its first seconds would come back as another node."""
-    client = mounted(machine, "dev") / "agent/client"
+def test_node_ids_are_on_the_disk_before_the_agent_starts(machine: Machine) -> None:
+    """Nomad does not flush them. A host whose power is cut in its first seconds would come back as another node."""
+    agent = mounted(machine, "dev") / "agent"
     machine.stand_in("sync")
-    client.mkdir(parents=True)
-    (client / "client-id").touch()  # what a power cut leaves
+    (agent / "client").mkdir(parents=True)
+    (agent / "client/client-id").touch()  # what a power cut leaves
     assert machine.run("volume.sh", "check").returncode == 0
-    files = [client / name for name in ("client-id", "secret-id")]
-    identities = [file.read_text() for file in files]
-    assert [str(uuid.UUID(text)) for text in identities] == identities, (
-        "Nomad reads the file as it is, without a newline"
-    )
-    assert len({*identities}) == 2
-    agent = "/srv/nomad/agent"
-    flushed = " ".join(machine.calls("sync")).split()
-    assert {agent, f"{agent}/client", f"{agent}/client/client-id", f"{agent}/client/secret-id"} <= {*flushed}
+    names = ["client/client-id", "client/secret-id", "server/node-id"]
+    identities = [(agent / name).read_text() for name in names]
+    assert [str(uuid.UUID(text)) for text in identities] == identities, "Nomad reads them as they are, without a newline"
+    assert len({*identities}) == 3
+    assert machine.calls("sync") == [f"sync {' '.join(names)} client server ."]
     assert machine.run("volume.sh", "check").returncode == 0
-    assert [file.read_text() for file in files] == identities, "a volume keeps them"
-    assert stat.S_IMODE((client / "secret-id").stat().st_mode) == 0o600
+    assert [(agent / name).read_text() for name in names] == identities, "a volume keeps them"
+    assert stat.S_IMODE((agent / "client/secret-id").stat().st_mode) == 0o600
 
 
 def test_file_system_grows_only_while_it_is_mounted(machine: Machine) -> None:
