@@ -305,7 +305,9 @@ def test_node_ids_are_on_the_disk_before_the_agent_starts(machine: Machine) -> N
     assert machine.run("volume.sh", "check").returncode == 0
     names = ["client/client-id", "client/secret-id", "server/node-id"]
     identities = [(agent / name).read_text() for name in names]
-    assert [str(uuid.UUID(text)) for text in identities] == identities, "Nomad reads them as they are, without a newline"
+    assert [str(uuid.UUID(text)) for text in identities] == identities, (
+        "Nomad reads them as they are, without a newline"
+    )
     assert len({*identities}) == 3
     assert machine.calls("sync") == [f"sync {' '.join(names)} client server ."]
     assert machine.run("volume.sh", "check").returncode == 0
