@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = body(github.artifact(run), about(run))
         for number in numbers:
             say(github, number, text)
-            print(f"Said to pull request {number}.")
+            print(f"Commented on pull request {number}.")
     except CommentError as error:
         print(error, file=sys.stderr)
         return 1

@@ -52,6 +52,6 @@ def require_settled(cluster: Stack, host: str, fleet: Settings) -> None:
     for name, club in fleet.clubs.items():
         if club.leaving and host in (club.host, club.leaving.host):
             raise ClubHostError(
-                f"pds:clubs.{name}.leaving: Pulumi.{cluster.name}.yaml has two places for {name}, which moves. Finish "
-                "the move with `./pds move`, then repeat the command. No stack file was changed."
+                f"pds:clubs.{name}.leaving: Pulumi.{cluster.name}.yaml has two hosts for {name}, which is being "
+                "moved. Finish the move with `./pds move`, then repeat the command. No stack file was changed."
             )

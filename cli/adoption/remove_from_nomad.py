@@ -25,7 +25,8 @@ def forget(api: NomadApi, host: str, clubs: Sequence[str]) -> None:
         if volumes := _volumes_elsewhere(api, host, namespace):
             raise ServiceError(
                 f"Nomad has a volume of {namespace} on another host than {host}: {', '.join(volumes)}. That PDS "
-                f"moved or moves. Nothing of {host} was removed. Finish `./pds move`, then repeat the command."
+                f"was moved, or is being moved. Nothing of {host} was removed. Finish `./pds move`, then "
+                "repeat the command."
             )
     for namespace in namespaces:
         for job in api.get(f"/v1/jobs?namespace={namespace}"):

@@ -75,7 +75,7 @@ def _pause_if_stopped(stack: Stack, settings: Settings, api: NomadApi) -> bool:
     here: Store = "disk" if _present_location(stack) == "disk" else "bucket"
     stopped = not settings.pds.paused and running_allocation(api) is None
     if stopped:
-        print("The PDS does not run. It is paused, and starts at the end, once all blobs are together.")
+        print("The PDS does not run. It is paused, and starts once all blobs are in one location.")
         change(stack, _PAUSED, "true")
     if settings.blobs.serve != here:
         change(stack, _SERVE, here)
@@ -150,7 +150,7 @@ def _present_location(stack: Stack) -> str:
     identity = stack.state().named("pds-identity")
     if identity is None:
         raise StackError(
-            f"Stack {stack.name} has no server yet. Run `pulumi up --stack {stack.name}`: nothing to move."
+            f"Stack {stack.name} has no server yet, so there is nothing to move. Run `pulumi up --stack {stack.name}`."
         )
     return str(identity.outputs.get("blobs") or "disk")
 
@@ -160,7 +160,7 @@ def _refuse_another_bucket(settings: Settings, present: str) -> None:
     if present not in ("disk", bucket):
         raise StackError(
             f"The blobs are in the {present}, and the stack file names the {bucket}. Nothing was changed. Write the "
-            "former back. For another bucket see docs/guide/blobs.md#another-bucket."
+            "former location back. For another bucket see docs/guide/blobs.md#another-bucket."
         )
 
 

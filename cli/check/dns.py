@@ -24,7 +24,7 @@ def name(subject: Subject) -> CheckVerdict:
         subject.hostname, address, parameters["zone"], subject.nameservers, issuer=str(parameters.get("issuer") or "")
     )
     if fault:
-        remedy = f"A record that this stack made, `./pds repair {subject.stack}` creates again"
+        remedy = f"`./pds repair {subject.stack}` creates the record again if this stack made it"
         return failed(f"{fault}. {remedy}. `up` alone does not detect it.")
     return passed(f"{subject.hostname} is {address} everywhere")
 
@@ -37,7 +37,7 @@ def records(subject: Subject) -> CheckVerdict:
     wrong = list(_wrong(subject, listed))
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        made = f"`./pds repair {subject.stack}` creates those of this stack again. `up` alone does not detect them."
+        made = f"`./pds repair {subject.stack}` creates this stack's own again. `up` alone does not detect them."
         return failed(f"{'; '.join(wrong[:_SHOWN])}{more}. {made} Others: `pulumi stack output records` lists them.")
     return passed(f"all {len(listed)} exist")
 

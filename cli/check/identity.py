@@ -66,9 +66,9 @@ def handles(subject: Subject) -> CheckVerdict:
         return failed(f"by {' and '.join(wrong)} {account.handle} is {next(iter(wrong.values()))}, not {account.did}.")
     if not any(ways.values()):
         return failed(
-            f"{account.handle} resolves neither by DNS nor by HTTPS: apps show 'invalid handle'. Make the TXT record "
-            f"_atproto.{account.handle} with the text did={account.did}, or let the name lead here and the ingress "
-            "serve it."
+            f"{account.handle} resolves neither by DNS nor by HTTPS: apps show 'invalid handle'. Create the TXT "
+            f"record _atproto.{account.handle} with the text did={account.did}, or point the name to this host and let "
+            "the ingress serve it."
         )
     ways_that_resolve = " and ".join(way for way, did in ways.items() if did)
     return passed(f"{account.handle} resolves by {ways_that_resolve}; an unknown one does not")

@@ -28,7 +28,7 @@ def escrow_made(subject: Subject) -> CheckVerdict:
         f"`pulumi config set --path pds.escrow made --stack {subject.stack}`."
     )
     if subject.escrow == "declined":
-        return passed("declined in the stack file: losing the state is losing every identity")
+        return passed("declined in the stack file: if the state is lost, every identity is lost")
     content = subject.outputs.get("escrow")
     if not isinstance(content, Mapping):
         return failed(f"the state has no escrow. {run}")

@@ -128,7 +128,7 @@ def _missing(plan: RepairPlan, stack: Stack, report: OrphanReport, settings: Set
         if item.kind == "Volume":
             plan.first += _without_volume(item.id, settings, stack.name)
         elif item.kind == "ReservedIp" and str(settings.host.reserved_ip_adopt) == item.id:
-            plan.first.append(f"take 'reserved_ip_adopt: {item.id}' out of Pulumi.{stack.name}.yaml: it is gone.")
+            plan.first.append(f"remove 'reserved_ip_adopt: {item.id}' from Pulumi.{stack.name}.yaml: it is gone.")
     # The volume is mounted at boot, and the address is in the host's certificate: both need a new host.
     if gone & {"Volume", "ReservedIp"} and "Droplet" not in gone:
         plan.first.append(

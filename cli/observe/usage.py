@@ -96,7 +96,7 @@ class UsageReport:
     def _print_blobs(self, console: Console) -> None:
         count = sum(account.unreferenced or 0 for account in self.accounts)
         console.print(
-            "\nBlobs that no record names, the largest first:" if self.blobs else "\nRecords name every blob."
+            "\nBlobs that no record names, the largest first:" if self.blobs else "\nA record names every blob."
         )
         for blob in self.blobs:
             line = f"{blob.did}  {blob.cid}  {shown_size(blob.size)}  {blob.created}"

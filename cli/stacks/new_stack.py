@@ -156,7 +156,7 @@ def plan_new_stack(request: NewStackRequest, root: Path) -> NewStackPlan:
 def _on_a_host(request: NewStackRequest, on: str, file: Path) -> NewStackPlan:
     if request.cidrs or request.ssh_keys:
         raise NewStackError(
-            f"'--cidr' and '--ssh-key' are for a host of its own. The file of {on} names its administrators."
+            f"'--cidr' and '--ssh-key' are for a host of its own. The file of {on} names its operators."
         )
     before = read_text(on, file.parent)
     after = with_hosts(on, before)

@@ -115,7 +115,7 @@ def test_a_host_that_a_club_moves_to_or_from_is_not_released(world: World, host:
     fleet["clubs"]["rooks"] = {"host": host, "port": 3101, "leaving": {"host": left, "port": 3101}}
     world.write("fleet", fleet)
     world.write("rooks", {**FILES["chess-club"], "on": "fleet", "nomad": {"datacenter": "a"}, "hostname": "rooks.test"})
-    with pytest.raises(ClubHostError, match=r"clubs\.rooks\.leaving: .* has two places for rooks"):
+    with pytest.raises(ClubHostError, match=r"clubs\.rooks\.leaving: .* has two hosts for rooks"):
         release_house(world)
     assert world.calls == []
 
