@@ -1,4 +1,4 @@
-"""The checks as a CrossGuard policy pack, without the pack's SDK: which policy looks at which resource.
+"""The checks as a CrossGuard policy pack, without the pack's SDK: which policy reads which resource.
 
 A policy gets the inputs of one resource, before the engine creates or updates it, and with secrets in clear text: the
 SDK removes the engine's marks (pulumi-policy 1.21, deserialize.py). It gets neither `retain_on_delete` nor the old
@@ -39,12 +39,12 @@ class PackPolicy:
     name: str
     description: str
     types: tuple[str, ...]
-    """Endings of the type tokens that it looks at."""
+    """Endings of the type tokens that it applies to."""
     check: Callable[[Item, Choices], list[str]]
     needs: tuple[str, ...] = ()
     """Inputs without which it does not apply."""
     only: str = ""
-    """The one resource that it looks at; empty for all of its types."""
+    """The one resource that it applies to; empty for all of its types."""
     choices: tuple[tuple[str, str], ...] = ()
     """Its configuration: the name of each boolean, and its description."""
 

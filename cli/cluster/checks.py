@@ -212,7 +212,7 @@ def spares(subject: ClusterSubject) -> CheckVerdict:
 
 
 def takeover(subject: ClusterSubject) -> CheckVerdict:
-    """Check that the job runs and has looked at the hosts lately."""
+    """Check that the job runs and has checked the hosts lately."""
     if subject.options.takeover is None:
         return skipped("the file has no 'cluster.takeover': a dead host waits for `./pds repair`")
     runs = _runs(subject, TAKEOVER_JOB, "default", f"./pds nomad {subject.cluster.stack}")
@@ -234,10 +234,10 @@ def takeover(subject: ClusterSubject) -> CheckVerdict:
     age = LEASE_SECONDS - left
     if age > LEASE_SECONDS + pause(len(subject.options.hosts), moving=False):
         return failed(
-            "it runs, and has not looked at the hosts lately: "
+            "it runs, and has not checked the hosts lately: "
             f"`./pds nomad {subject.cluster.stack} -- alloc logs -namespace default -job {TAKEOVER_JOB}`."
         )
-    return passed(f"it runs, and looked at the hosts {max(0, age):.0f} s ago")
+    return passed(f"it runs, and checked the hosts {max(0, age):.0f} s ago")
 
 
 def token(subject: ClusterSubject) -> CheckVerdict:

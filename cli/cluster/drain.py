@@ -126,14 +126,14 @@ def _request_shutdown(account: DigitalOceanAccount, passes: Passes, droplet: int
 
 
 def _pause(passes: Passes) -> None:
-    """A Nomad that does not answer is no reason to stop: the shutdown goes on, and the lease lasts for a minute."""
+    """A Nomad that does not answer is no reason to stop: the shutdown continues, and the lease lasts for a minute."""
     with contextlib.suppress(Unavailable, Refused):
         passes.take_lease()
     time.sleep(_PAUSE)
 
 
 def _status(account: DigitalOceanAccount, droplet: int) -> str:
-    """The droplet's status, `off` if it is gone, or why it is unknown: the shutdown goes on meanwhile."""
+    """The droplet's status, `off` if it is gone, or why it is unknown: the shutdown continues meanwhile."""
     try:
         return str((account.get(f"droplets/{droplet}") or {"status": "off"})["status"])
     except DigitalOceanError as error:

@@ -35,7 +35,7 @@ _START_SECONDS = 180.0
 
 
 class ClusterError(CommandError):
-    """The cluster cannot be looked at, or the host cannot be moved; the text says what to do."""
+    """The cluster cannot be inspected, or the host cannot be moved; the text says what to do."""
 
 
 class _NoAnswerError(ClusterError):
@@ -271,9 +271,9 @@ def _still_there(
     requested: Mapping[str, float],
     now: float,
 ) -> frozenset[str]:
-    """The hosts whose old droplet still has the volume: a person's wish to move it ends with its detach. `requested` is
-    when this command first requested it, for an earlier one that failed is no reason to give up. Raises ClusterError if
-    a detach takes too long."""
+    """The hosts whose old droplet still has the volume: a request to move a host ends with the detach. `requested` is
+    when this command first requested it. An earlier request that failed does not count. Raises ClusterError if a detach
+    takes too long."""
     there = frozenset(name for name, host in found.items() if host.carrier and host.carrier == before[name])
     for host in map(found.__getitem__, sorted(there)):
         since = requested.get(host.name, host.detaching_since)

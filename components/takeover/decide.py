@@ -1,8 +1,8 @@
 """The next step for a host, decided from what is observed now.
 
 No step is remembered. Which droplet has the volume is DigitalOcean's answer, how long a node is down is Nomad's, and
-when a volume was last attached is in the volume's list of actions. So a program that is killed anywhere goes on with
-the same decision, and two programs at once want the same step.
+when a volume was last attached is in the volume's list of actions. So a program that is killed anywhere continues
+with the same decision, and two programs at once take the same step.
 
 Two droplets can't have the volume: DigitalOcean attaches a volume to one droplet only, and an attach is requested only
 if no droplet has the volume and no action on it is in progress. The detach is the fence: from then on the old droplet
@@ -163,7 +163,7 @@ class HostView:
 class Step:
     """What to do next: `kind` is 'fine', 'wait', 'ask', 'foreign', 'refused', 'retire', 'detach', 'attach' or 'assign'.
 
-    'refused' is a service's answer to a look at the host, for example that its volume does not exist.
+    'refused' is a service's answer to a query about the host, for example that its volume does not exist.
     """
 
     kind: str

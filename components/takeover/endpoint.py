@@ -23,8 +23,8 @@ assigns the address within seconds after it rebuilt a server."""
 REPEAT_SECONDS = 30.0
 """Time before an assignment is requested again."""
 _CALM, _URGENT = 60.0, 5.0
-"""Seconds between two looks at DigitalOcean, of two requests each: while the last known server is ready, and else. With
-the hosts' requests (`program.py`) that is less than 250 in a minute."""
+"""Seconds between two queries to DigitalOcean, of two requests each: while the last known server is ready, and
+otherwise. With the hosts' requests (`program.py`) that is less than 250 in a minute."""
 _LONG = 600.0
 """Seconds after which nothing is urgent any more, for DigitalOcean's limit of an hour."""
 

@@ -35,7 +35,7 @@ RATE = "(rate)"
 """In place of a host's name: the rate of requests that DigitalOcean takes, which is one for all hosts."""
 _TRIES = 5
 _CALM, _CALM_BESIDE_URGENT = 30, 6
-"""Hosts that are well and are looked at in a minute, of four requests each, if no other host is urgent, and else."""
+"""Healthy hosts that are checked in a minute, with four requests each: if no other host is urgent, and otherwise."""
 SETTLED = frozenset({"fine", "foreign", "refused"})
 """Steps of a host with which nothing is under way."""
 
@@ -74,8 +74,8 @@ class Passes:
     """The last step of each host, and when it was."""
 
     def once(self) -> list[Step]:
-        """The steps of one pass, already done. Nothing is guessed about a host of which a service can't tell, and the
-        other hosts go on. Once DigitalOcean takes no more requests, the pass is cut short. Raises Unavailable if
+        """The steps of one pass, already done. A host about which a service does not answer stays as it is, and the
+        other hosts continue. Once DigitalOcean takes no more requests, the pass is cut short. Raises Unavailable if
         nothing is known of any host, and Refused if the token lacks a right."""
         self.limited_seconds = 0.0
         if self.holder and not self.take_lease():
@@ -105,11 +105,11 @@ class Passes:
         self.tell(RATE, Step("fine"))
         if silent and len(silent) == len(self.places):
             raise silent[-1]
-        unseen = Step("wait", "not looked at yet")
+        unseen = Step("wait", "not checked yet")
         return [self._last.get(place.name, (unseen, 0.0))[0] for place in self.places]
 
     def _keep_endpoint(self) -> Limited | None:
-        """Look at the address of the servers; the limit, if DigitalOcean takes no more requests."""
+        """Check the address of the servers; return the limit, if DigitalOcean takes no more requests."""
         if self.endpoint:
             try:
                 step = self.endpoint.once(self.now(), self.rules.after_seconds, self._back_since)
@@ -119,13 +119,13 @@ class Passes:
         return None
 
     def last_steps(self) -> list[Step]:
-        """The last step of each host that was looked at."""
+        """The last step of each host that was checked."""
         return [step for step, _at in self._last.values()]
 
     def _urgent_first(self, nodes: Mapping[str, Node | None]) -> list[ClusterHost]:
-        """The hosts to look at, in the order in which they get the requests that DigitalOcean takes: those that are
-        away or in the middle of a move, then those that were looked at longest ago. A program with many hosts does not
-        look at all that are well at once: DigitalOcean's limit of a minute would be used up for other programs, too."""
+        """The hosts to check, in the order in which they get the requests that DigitalOcean takes: those that are
+        away or in the middle of a move, then those that were checked longest ago. A program with many hosts does not
+        check all healthy ones at once: DigitalOcean's limit of a minute would be used up for other programs, too."""
         never = (Step("fine"), float("-inf"))
 
         def is_urgent(place: ClusterHost) -> bool:
@@ -146,8 +146,8 @@ class Passes:
         return urgent + due
 
     def _cut_short(self, error: Limited) -> list[Step]:
-        """End a pass in which DigitalOcean takes no more requests. The next one begins with what is urgent, and goes on
-        with the hosts that this one did not reach."""
+        """End a pass in which DigitalOcean takes no more requests. The next one begins with what is urgent, and then
+        takes the hosts that this one did not reach."""
         self.limited_seconds = error.seconds
         wait = Step("wait", f"{error}, perhaps because another program uses it")
         self.tell(RATE, wait)

@@ -152,7 +152,7 @@ def pause(hosts: int, *, moving: bool) -> float:
 
 
 def calm_seconds(hosts: int) -> float:
-    """Seconds between two looks at a host that is well, of so many hosts."""
+    """Seconds between two checks of a healthy host, of so many hosts."""
     return hosts * _REQUESTS * 3600 / _AN_HOUR_CALM
 
 

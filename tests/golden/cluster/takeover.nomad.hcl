@@ -60,11 +60,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:586c728c89dbcdf029968c5d2d6300e814fa8dde42d3eb51fe67374c7260d066
+        script "components/takeover/decide.py" sha256:e80209c2b826389450b6cf71c84a3f5d4c2bd45acb532a9156e3e2bd37130b04
       }
 
       template {
-        script "components/takeover/endpoint.py" sha256:05161675d232770a2e49bff39ee03f36dcefdc37ba27a0cc12d515e2047d5b62
+        script "components/takeover/endpoint.py" sha256:2b8fa1aa78ad5c6196a6ed53460837d7b7eed59c6fd7bfefca4c4c8fc4dd04af
       }
 
       template {
@@ -72,11 +72,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:e01998dd2ef077920e668bc7373a5b7f47e10c464e1a6f03813441210be57035
+        script "components/takeover/passes.py" sha256:b6bd1d57b774c0171a372435e76f2836495c9b6d9000a214c7668dd1c2d48b28
       }
 
       template {
-        script "components/takeover/program.py" sha256:637d2fb6712e4819344a0557071162e30375e4b830bfbadc81bf26df2197162e
+        script "components/takeover/program.py" sha256:acdfeeef612ae50f9d8c2b1c0725cffd7c16f2f6975a7913bfc2eadb8e5f947b
       }
 
       template {

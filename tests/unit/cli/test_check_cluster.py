@@ -196,7 +196,7 @@ def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
         (_lose_spare, "spares", "worker 3, droplet 3 is off"),
         (_small_worker, "spares", "has 4096 MiB: worker 3, droplet 3: 2048 MiB. A host there has too little memory"),
         (_answer("GET /v1/job/pds-takeover/allocations?namespace=default", (200, [])), "takeover", "does not run"),
-        (_lease("job", -120), "takeover", "has not looked at the hosts lately"),
+        (_lease("job", -120), "takeover", "has not checked the hosts lately"),
         (_lease("laptop:7", 86_400), "takeover", "Its clock is ahead"),
         (_lease("laptop:7", 40), "takeover", "waits for laptop:7, which holds the lease"),
         (_unapplied, "clubs", "chess: not applied. Run `pulumi up --stack fleet`"),
