@@ -108,7 +108,7 @@ def find_open_operator_ports(view: View) -> list[str]:
     findings = operator_port_faults(firewall, nomad_anywhere=view.nomad_anywhere)
     # None: the tag does not exist yet, and the engine shows no more of it.
     if firewall.inputs.get("tags") not in ([view.of("tag:Tag")[0].inputs["name"]], [None]):
-        findings.append("the firewall does not apply by the program's tag, so not from the droplet's first second")
+        findings.append("the firewall does not use the program's tag, so it does not cover a droplet from its start")
     return findings
 
 

@@ -11,10 +11,10 @@ from cli.registry import Topic, command, stack_argument
 @stack_argument()
 @click.option("--to", "folder", type=Path, default=Path(), metavar="FOLDER", help="Target folder (default: this one).")
 def escrow(stack: str, folder: Path) -> None:
-    """Write one encrypted file with everything needed to rebuild the PDS elsewhere.
+    """Write an encrypted file with all keys and settings of the stack, to rebuild it elsewhere.
 
-    The file's format is age's: `age -d FILE` opens it without this program. The command prompts for a passphrase, or
-    reads it from the file that PDS_ESCROW_PASSPHRASE_FILE names.
+    It does not hold the members' data. The file's format is age's: `age -d FILE` opens it without this program. The
+    command prompts for a passphrase, or reads it from the file that PDS_ESCROW_PASSPHRASE_FILE names.
     """
     from cli.lib import escrow
 

@@ -10,7 +10,7 @@ from cli.registry import Topic, command
 @command("escrow-check", Topic.DATA)
 @click.argument("file", type=Path)
 def escrow_check(file: Path) -> None:
-    """Decrypt an escrow file and check that it suffices to rebuild the PDS."""
+    """Decrypt an escrow file and check that no key is missing."""
     from cli.lib import escrow
 
     content = escrow.read(file)

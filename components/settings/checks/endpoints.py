@@ -175,9 +175,7 @@ def _endpoint_faults(section: str, endpoint: str, bucket: str | None, region: st
     elif (url.hostname or "") != host:
         yield Fault(key, "it ends with a dot, which no certificate has.", f"Write '{right}'.")
     elif url.scheme == "http" and not _private(host):
-        yield Fault(
-            key, "without TLS everyone on the way reads and changes the data.", f"Write 'https://{host}{port}'."
-        )
+        yield Fault(key, "without TLS the data can be read and changed on the way.", f"Write 'https://{host}{port}'.")
     elif host == SPACES or host.removesuffix(f".{SPACES}") in _WITHOUT_SPACES:
         yield Fault(
             key, f"there is no Spaces at {host}.", f"Write 'https://{SPACES_REGION}.{SPACES}', or another region."

@@ -94,7 +94,7 @@ def _otlp_faults(settings: Settings, endpoint: str) -> Iterator[Fault]:
     if not endpoint.startswith("https://"):
         yield Fault(
             "metrics.otlp.endpoint",
-            "without TLS everyone on the way reads the headers.",
+            "without TLS the headers can be read on the way.",
             f"Write '{endpoint.replace('http://', 'https://', 1)}'.",
         )
     if settings.metrics and not settings.metrics.server:

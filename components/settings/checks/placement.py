@@ -61,12 +61,14 @@ def _on_a_host(settings: Settings, on: OnOptions) -> Iterator[Fault]:
         yield Fault(f"on.{name}", "the host's stack determines it.", "Remove it.")
     for name in OF_THE_HOSTS_INGRESS:
         if name in settings.ingress.model_fields_set:
-            yield Fault(f"ingress.{name}", "the ingress is the host's.", "Remove it, or write it in its stack file.")
+            yield Fault(
+                f"ingress.{name}", "the ingress is the host's.", "Remove it, or write it in the host's stack file."
+            )
     if "port" not in settings.pds.model_fields_set:
         yield Fault(
             "pds.port",
             "on a shared host every PDS has its own port, which the host's stack assigns.",
-            "Write the 'port' that 'clubs' in its stack file gives to this stack.",
+            "Write the 'port' that 'clubs' in the host's stack file gives to this stack.",
         )
 
 

@@ -30,7 +30,7 @@ def stack_faults(stack: str) -> Iterator[Fault]:
     if not STACK_NAME.fullmatch(stack):
         yield Fault(
             "(stack name)",
-            f"{shown(stack)} gives names for volume and droplet that DigitalOcean refuses.",
+            f"DigitalOcean refuses the names that volume and droplet would get from {shown(stack)}.",
             "Name the stack with a-z, 0-9 and '-', a letter first, at most 40 characters: `pulumi stack rename NAME`.",
         )
 
