@@ -130,6 +130,6 @@ def _file_changes(console: Console, old: Mapping[str, str], new: Mapping[str, st
             console.print(line, style=style, markup=False)
     if old.get("cloud-init.yaml") != new.get("cloud-init.yaml"):
         console.print(
-            "\ncloud-init differs. No living host changes by it; a rebuild (host.generation) would bring it.",
+            "\ncloud-init differs. No running host changes. A rebuild (host.generation) applies it.",
             markup=False,
         )

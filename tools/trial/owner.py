@@ -137,7 +137,7 @@ def _account(day: _Day) -> str:
         body = {"did": existing, "password": day.needs("password")}
         day.client.procedure("com.atproto.admin.updateAccountPassword", body, admin_password=day.admin_password)
         day.known["account"] = existing
-        return f"{day.handle} is there from an earlier run, its password was lost and is now new: {existing}"
+        return f"{day.handle} is there from an earlier run, its password was lost, and a new one was set: {existing}"
     _new_password(day)
     body = {
         "handle": day.handle,

@@ -257,7 +257,7 @@ def test_diff_prints_a_changed_cloud_init_that_replaces_nothing(project: Project
     done = project.preview("--diff", "HEAD")
     assert done.returncode == 0, "the droplet ignores it until its generation is raised"
     assert "+++ b/cloud-init.yaml" in done.stdout
-    assert "cloud-init differs. No living host changes by it" in done.stdout
+    assert "cloud-init differs. No running host changes." in done.stdout
 
 
 def test_diff_of_a_raised_generation_replaces_the_droplet(project: Project) -> None:
