@@ -35,8 +35,8 @@ def blobs(
 ) -> int:
     """Show where the blobs of STACK are, or move them between its volume and its bucket.
 
-    The command copies and checks the blobs while the PDS runs. It pauses the PDS to copy the rest, and `pulumi up` starts
-    the server with the new location. The old copies stay until `--forget-old`.
+    The command copies and checks the blobs while the PDS runs. It pauses the PDS to copy the rest, and `pulumi up`
+    starts the server with the new location. The old copies stay until `--forget-old`.
     """
     from cli.backups import move_blobs
 
