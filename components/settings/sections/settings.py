@@ -61,7 +61,9 @@ class Settings(Section):
     )
     invites: sections.InvitesOptions | None = option(None, doc="Invite codes, in the secret output `invite_codes`.")
     takedown: Annotated[tuple[HandleOrDid, ...], Field(strict=False)] = option(
-        (), doc="Accounts to take down, by handle or DID. Removing an entry restores it.", example=["did:plc:…"]
+        (),
+        doc="Accounts to take down, by handle or DID. Removing an entry restores the account.",
+        example=["did:plc:…"],
     )
     delete: Annotated[Mapping[Handle, Did], *READ_ONLY_MAP] = option(
         default_factory=dict,
