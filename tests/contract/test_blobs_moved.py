@@ -92,7 +92,7 @@ def test_old_copies_stay_if_the_place_in_use_lost_or_damaged_them(site: BlobSite
     assert f"removed {len(others)} old copies, kept 2" in output
     assert site.in_bucket() == {lost, damaged}
     output = site.run("repair")
-    assert "1 brought back from the bucket" in output or "2 brought back from the bucket" in output
+    assert "1 restored from the bucket" in output or "2 restored from the bucket" in output
     assert site.on_disk() == site.named()
 
 

@@ -210,15 +210,15 @@ def test_fault_that_only_the_server_finds_fails_the_second_half(running: Running
 def test_server_that_does_not_start_is_a_fault(drill: Drill) -> None:
     drill.verify()
     (drill.fetched / "account.sqlite").write_bytes(b"no database")
-    assert "FAULT: on the copy: the server does not come up. It said:\n" in drill.serve(code=1)
-    assert "does not come up. It said: " in (why := drill.outcome()["why"]), "one line of `./pds check`"
+    assert "FAULT: on the copy: the server does not start. Its output:\n" in drill.serve(code=1)
+    assert "does not start. Its output: " in (why := drill.outcome()["why"]), "one line of `./pds check`"
     assert "\n" not in why
 
 
 @one_line
 def test_killed_first_half_is_a_failed_drill(drill: Drill) -> None:
     drill.serve(code=1)
-    assert "was not looked at" in drill.outcome()["why"]
+    assert "was not checked" in drill.outcome()["why"]
     assert not drill.fetched.exists()
 
 
@@ -256,7 +256,7 @@ def _in_accounts(drill: Drill, statement: str) -> None:
 def test_working_new_version_passes_and_migrates_nothing(drill: Drill) -> None:
     count = drill.accounts
     output = drill.upgrade_trial(TRIAL="candidate")
-    for done in ("2 accounts made", "on the event stream", "a blob taken and given back", "after a restart"):
+    for done in ("2 accounts created", "on the event stream", "a blob uploaded and served", "after a restart"):
         assert done in output
     assert not (drill.folder / "data" / "throwaway").exists()
     output = drill.serve(TRIAL="candidate")

@@ -143,7 +143,7 @@ def test_departures_that_only_a_relay_knows_are_applied(disaster: Restore) -> No
         output = disaster.run(PDS_CRAWLERS=url)
     assert f"LEFT OUT: {scenario.deleted.did}: the relay says that it was deleted" in output
     assert f"LEFT OUT: {scenario.resting.did}: the relay says that it was deactivated" in output
-    assert f"the relay passes nothing on of {scenario.hidden.did} (takendown)" in output, (
+    assert f"the relay distributes nothing of {scenario.hidden.did} (takendown)" in output, (
         "the relay may have taken it down itself"
     )
 

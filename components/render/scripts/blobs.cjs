@@ -44,7 +44,7 @@ function refuseLosses(run, accepted) {
   if (run.losses.length === 0 || accepted) return;
   throw new Refused(
     `${run.losses.length} blobs are damaged or missing at their current location: see LOSS above. They were not copied, and nothing ` +
-      "was deleted. `./pds blobs STACK --repair` brings back what the backups have. `--accept-losses` moves without them."
+      "was deleted. `./pds blobs STACK --repair` restores what the backups have. `--accept-losses` moves without them."
   );
 }
 
@@ -151,7 +151,7 @@ async function repair({ volume, bucket, places }) {
   const backup = first.losses.length > 0 ? backupStore() : null;
   const second = backup && (await new Run({ data, from: backup, to, only: asked("only") }).copy());
   const counts = [first.counts.named, first.counts.copied, second?.counts.copied ?? 0];
-  console.log(`${counts[0]} blobs, ${counts[1]} brought back from the ${toBucket ? "volume" : "bucket"}, ${counts[2]} from the backups`);
+  console.log(`${counts[0]} blobs, ${counts[1]} restored from the ${toBucket ? "volume" : "bucket"}, ${counts[2]} from the backups`);
   const { losses } = second ?? first;
   for (const [did, text] of losses) console.log(`WITH LOSSES: ${did}: ${text}`);
   if (!asked("only") && blobPlace.recorded(data) === null) blobPlace.record(data, toBucket ? places.bucket : places.disk);

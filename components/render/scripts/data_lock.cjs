@@ -54,6 +54,6 @@ try {
   }
   refuse(
     `the data directory cannot be locked: ${error.message}.`,
-    `Mend what keeps the server from writing ${file}, for example a full or read-only disk.`
+    `Fix what prevents the server from writing ${file}, for example a full or read-only disk.`
   );
 }

@@ -6,7 +6,7 @@
 
 const ATTEMPTS = 3;
 const AT_ONCE = 8;
-const AWAY = 16; // failures in a row after which the directory is not asked any more
+const AWAY = 16; // failures in a row after which the directory is not queried any more
 const PATIENCE = 10000; // ms for one answer
 const AGAIN = 5000; // ms before those that failed are asked once more
 const PAUSE = 30000; // ms of the first pause for a directory that limits queries and does not say how long; each next one is twice as long
@@ -37,7 +37,7 @@ async function askAll(dids, found, limit) {
   let why;
   const ask = async () => {
     for (let did; (did = left.shift()); ) {
-      const answer = isPlc(did) && failures >= AWAY ? { error: `${limit.plc} is not asked any more: ${why}` } : await one(did, limit);
+      const answer = isPlc(did) && failures >= AWAY ? { error: `${limit.plc} is not queried any more: ${why}` } : await one(did, limit);
       if (isPlc(did)) failures = answer.error ? failures + 1 : 0;
       if (isPlc(did) && failures < AWAY) why = answer.error;
       found.set(did, answer);

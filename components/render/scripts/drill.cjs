@@ -17,7 +17,7 @@ const hostname = process.env.PDS_HOSTNAME;
 async function main() {
   const began = Date.now();
   if (!fs.existsSync(path.join(scratch, "fetched"))) {
-    return end({ problems: ["nothing was fetched: the task before this one says why"] }, began);
+    return end({ problems: ["nothing was fetched: the previous task shows why"] }, began);
   }
   const { manifest, refusals, verdicts, keys, notes } = await verify(path.join(scratch, "fetched"), { hostname });
   const problems = [...refusals];

@@ -14,7 +14,7 @@ const { MANIFEST } = require("./verify.cjs");
 const NAMES = ["store.sqlite", "key", "did-op"]; // of an account's files
 const PATIENCE = 3600 * 1000; // ms for one answer of the task that has the bucket's key
 const LOOK = 200; // ms
-const AWAY = "the older backups could not be asked: try `./pds restore STACK --only` with this DID later";
+const AWAY = "the older backups could not be read: try `./pds restore STACK --only` with this DID later";
 
 // --- older backups: another task has restic's key (fetch_older.sh); the two communicate by files in this folder
 

@@ -59,7 +59,7 @@ async function world({ dids, keys, hostname, plc, relays, known, revisions, aske
   const silent = silentAccounts(dids, unread, plc, withoutDirectory);
   const notes = [...unread].filter(([did]) => !silent.includes(did)).map(([did, why]) => `${did}: ${why}`);
   const answers = await Promise.all(relays.map(async (relay) => [relay, await ask(relay, "getHostStatus", { hostname })]));
-  for (const [relay, status] of answers) if (status === null) notes.push(`${relay} did not say how far it is`);
+  for (const [relay, status] of answers) if (status === null) notes.push(`${relay} did not report its newest event`);
   const heard = answers.filter(([, status]) => status !== null);
   if (relays.length > 0 && heard.length === 0 && !known.given && !known.old) {
     throw new Unknown(
@@ -145,12 +145,12 @@ function whoLeft({ there, created, departed, since, statuses, wanted }) {
     if (status === "deleted") left.deleted.add(did);
     if (status === "takendown" || status === "suspended") left.hidden.add(did);
     if (status === "deactivated") left.resting[did] = "it was deactivated after the snapshot";
-    if (status === "active") left.notes.push(`${did} came into use again after the snapshot; here it is as it was then`);
+    if (status === "active") left.notes.push(`${did} was reactivated after the snapshot; here it is as in the snapshot`);
   }
   for (const [did, status] of statuses) {
     if (back.has(did)) continue;
     if (["deleted", "deactivated"].includes(status)) left.resting[did] = `the relay says that it was ${status}`;
-    else left.notes.push(`the relay passes nothing on of ${did} (${status}); if you took it down, do so again`);
+    else left.notes.push(`the relay distributes nothing of ${did} (${status}). If you took it down, do so again`);
   }
   return { ...left, deleted: [...left.deleted], hidden: [...left.hidden] };
 }

@@ -64,7 +64,7 @@ if (require.main === module) {
   if (sent) write("repository", fs.readFileSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", "sent"), "utf8"));
   const problems = [];
   if (!sent) problems.push("the snapshot was not sent");
-  else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
+  else if (!checked) problems.push("it was sent; the removal of old backups, or the check of a part of the bucket, failed");
   const copied = blobs();
   problems.push(...copied.problems);
   end("backup", problems, findings(copied.findings), sent && copied.problems.length === 0);

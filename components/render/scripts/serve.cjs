@@ -27,14 +27,14 @@ const statuses = ["RepoDeactivated", "RepoTakendown", "RepoSuspended"];
 
 async function main() {
   begin("drill"); // a server that is killed for its memory reports nothing more
-  const found = { problems: ["the copy was not looked at: see the task before"] };
+  const found = { problems: ["the copy was not checked: see the previous task"] };
   let manifest = null;
   try {
     Object.assign(found, JSON.parse(fs.readFileSync(path.join(scratch, "verdict.json"), "utf8")));
     manifest = JSON.parse(fs.readFileSync(path.join(copy, "manifest.json"), "utf8"));
   } catch (error) {
     if (error.code !== "ENOENT") throw error;
-    if (!drill && found.problems.length === 0) found.problems.push("no backup was fetched: the first task says why");
+    if (!drill && found.problems.length === 0) found.problems.push("no backup was fetched: the first task shows why");
   }
   const known = drill || manifest ? found.problems.length : 0; // they were reported already
   if (manifest && known === 0 && !drill) Object.assign(found, await assess());
@@ -74,7 +74,7 @@ function report(manifest, found) {
   console.log(`recovery point  ${manifest.started}, ${((Date.now() - point) / 60000).toFixed(0)} minutes ago`);
   const [looked, served] = [found.seconds, found.served].map((seconds) => `${seconds.toFixed(1)} s`);
   console.log(
-    `recovery time   ${(fetched + found.seconds + found.served).toFixed(1)} s: fetched in ${fetched} s, looked at in ` +
+    `recovery time   ${(fetched + found.seconds + found.served).toFixed(1)} s: fetched in ${fetched} s, checked in ` +
       `${looked}, served in ${served}`
   );
 }

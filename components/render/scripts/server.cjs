@@ -59,7 +59,7 @@ class Server {
       );
     }
     const said = this.said.trim().split("\n").slice(-20).join("\n");
-    return `the server does not come up. ${said ? `It said:\n${said}` : `In ${START / 1000} s it neither answered nor said why.`}`;
+    return `the server does not start. ${said ? `Its output:\n${said}` : `In ${START / 1000} s it neither answered nor printed a reason.`}`;
   }
 
   async healthy() {

@@ -36,12 +36,12 @@ async function main() {
   const server = new Server(data, more);
   try {
     await server.start();
-    console.log(`candidate ${server.version} answers on throw-away data`);
+    console.log(`version ${server.version} answers on throw-away data`);
     const made = await work(server);
     await server.stop();
     await server.start();
     await again(server, made);
-    console.log("after a restart all of it is there, and more is taken");
+    console.log("after a restart everything is there, and the server accepts more");
   } catch (error) {
     found.push(error instanceof Wrong ? error.message : `${error.message}\n${error.stack}`);
   }
@@ -64,7 +64,7 @@ async function work(server) {
   const stream = await subscribe(server);
   const post = await record(server, did, token, POSTS, { text: "a trial", createdAt: new Date().toISOString() });
   await heard(stream, did, post);
-  console.log("2 accounts made; a post written, and on the event stream");
+  console.log("2 accounts created; a post written, and on the event stream");
 
   const content = crypto.randomBytes(100000);
   const { blob } = await call(server, "repo.uploadBlob", { token, content });
@@ -78,7 +78,7 @@ async function work(server) {
   await heard(stream, did, { ...gone, cid: null });
   stream.close();
   await served(server, did, cid, [post, kept]);
-  console.log("a blob taken and given back, a post deleted, the repository whole");
+  console.log("a blob uploaded and served, a post deleted, the repository whole");
   return { did, password: accounts[0].password, cid, records: [post, kept] };
 }
 

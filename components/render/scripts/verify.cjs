@@ -142,7 +142,7 @@ function held(keys, documents, active, hostname) {
     const { error, gone, server, key } = documents.get(did);
     const owner = key && owners.get(key);
     if (error) found.unread.set(did, `its DID document cannot be read: ${error}`);
-    else if (gone) found.moved.set(did, `its identity is no more: ${gone}`);
+    else if (gone) found.moved.set(did, `its identity does not exist any more: ${gone}`);
     else if (server !== hostname) found.moved.set(did, `its DID document names the server ${server}`);
     else if (owner && owner !== did) {
       found.swapped.set(did, `its DID document names the key ${key}, which is the key that ${owner} has here`);

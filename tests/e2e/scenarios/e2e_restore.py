@@ -228,7 +228,7 @@ def test_upgrade_to_the_current_line_passes_the_trial_and_runs(scenario: Scenari
     assert scenario.e2e_env.outputs()["package_version"] == OLD_SERVER.package
     done = scenario.e2e_env.pds("upgrade", "--yes", "--to", tag)
     print(done.output)
-    assert f"candidate {tag} answers on throw-away data" in done.output
+    assert f"version {tag} answers on throw-away data" in done.output
     assert "4 repositories served by the server on the copy: 0 faults" in done.output
     assert "The schema of no database changed" in done.output
     assert f"--path pds.image {OLD_SERVER.local_tag}" in done.output, (

@@ -122,15 +122,15 @@ job "pds-drill" {
       }
 
       template {
-        script "drill.cjs" sha256:e1899b5836df177e250915f2c82197ff7dd2c03acb485c77df5672f2ed83b68c
+        script "drill.cjs" sha256:db61e6be1bf1a073f7e4400d241e9c5070aa3405e16e6ee7f8c26f76c7e1e370
       }
 
       template {
-        script "did_documents.cjs" sha256:69558221d6bb665c1de0ac6d5b447d336876ee92983cf2e3e4bba2005df512c5
+        script "did_documents.cjs" sha256:a17b5f81b0776d141339d537346598e292494afb05022ce4e674e30915cdeb21
       }
 
       template {
-        script "verify.cjs" sha256:5672733a75097da6723475a62f14d831d99e3d7081150763bbf7bc3fc765a2cc
+        script "verify.cjs" sha256:eb4da99612132e23f17613e5b3338f5addb7ef52ff133893e31a0ec44d7017c9
       }
 
       template {
@@ -203,7 +203,7 @@ job "pds-drill" {
       }
 
       template {
-        script "serve.cjs" sha256:ed5eb6495aaa54ab52b664168ef5d9233578061d343bd828d9d452d9ba23956f
+        script "serve.cjs" sha256:17b898a17b52a5fa11819b8d5e469ff45d6095110ea71535f7eccab0ff78f844
       }
 
       template {
@@ -219,15 +219,15 @@ job "pds-drill" {
       }
 
       template {
-        script "server.cjs" sha256:fd5d81417a5bceadf3ee774ec8c2471f981ea65a1c2ffdfb3afa788efb07a6ae
+        script "server.cjs" sha256:b5dfe49486cc0a194f37eb6048f4857dc88320c7e7bd37cf08803721c9720452
       }
 
       template {
-        script "verify.cjs" sha256:5672733a75097da6723475a62f14d831d99e3d7081150763bbf7bc3fc765a2cc
+        script "verify.cjs" sha256:eb4da99612132e23f17613e5b3338f5addb7ef52ff133893e31a0ec44d7017c9
       }
 
       template {
-        script "run_status.cjs" sha256:a4cb6c42cb617126efa816dec4c330227b202a2d1c9306cad47b239b6e6aeee3
+        script "run_status.cjs" sha256:bdd046dbf6aaf9500b19686a6e1b05d6dbcbdf4fa748f20dea78a48b64a54e1c
       }
 
       template {

@@ -73,7 +73,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blobs.cjs" sha256:f1947f197cbe9422735af367feeb859d7952c82d22c5d2f6121266a4da4bd3d6
+        script "blobs.cjs" sha256:e0d4c0ecb753eb124860d5f134fa462e2f9c8bc65686c15771593c468b1da4b4
       }
 
       template {

@@ -152,7 +152,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_accounts.cjs" sha256:1b47c8d90e9ccc10f05977944c6c3c72a22f7a0de979ba6509f5808dd49f3d64
+        script "restore_accounts.cjs" sha256:7b71ae78a6c77fa0e7662d69ebc5473480a0bd6fadea5b64c5b13f0e67b39359
       }
 
       template {
@@ -168,7 +168,7 @@ job "pds-restore" {
       }
 
       template {
-        script "did_documents.cjs" sha256:69558221d6bb665c1de0ac6d5b447d336876ee92983cf2e3e4bba2005df512c5
+        script "did_documents.cjs" sha256:a17b5f81b0776d141339d537346598e292494afb05022ce4e674e30915cdeb21
       }
 
       template {
@@ -184,11 +184,11 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_world.cjs" sha256:d41b2bfd4062dbcd5df99f7bf90a8837e37e5a47becefe7e63523db6419f24d4
+        script "restore_world.cjs" sha256:bfd3da519e2bdf1bb302a9bc6de3b09ec5ec0b780f3c4d86c74b7860b4919c7c
       }
 
       template {
-        script "verify.cjs" sha256:5672733a75097da6723475a62f14d831d99e3d7081150763bbf7bc3fc765a2cc
+        script "verify.cjs" sha256:eb4da99612132e23f17613e5b3338f5addb7ef52ff133893e31a0ec44d7017c9
       }
 
       template {

@@ -120,7 +120,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "upgrade_trial.cjs" sha256:ab49b8070d3a38d2c2e48cbd349ff6e716a0f8890e3fae2a1b5d86e70c205bf8
+        script "upgrade_trial.cjs" sha256:94fc0cd9b1fbbc757a954b1e8e2189216f0cdb1860534a7c646a97e53d8296c6
       }
 
       template {
@@ -128,7 +128,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "data_lock.cjs" sha256:372aa4995250f8afc043a9670ee96b3a1fe8531a4cee4454b77d7a95e3ca0ba5
+        script "data_lock.cjs" sha256:64decd09bf64d62251c25ed123f62865eead2bd5866c01847f8e1bd0127d247f
       }
 
       template {
@@ -140,7 +140,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "server.cjs" sha256:fd5d81417a5bceadf3ee774ec8c2471f981ea65a1c2ffdfb3afa788efb07a6ae
+        script "server.cjs" sha256:b5dfe49486cc0a194f37eb6048f4857dc88320c7e7bd37cf08803721c9720452
       }
 
       template {
@@ -200,7 +200,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "serve.cjs" sha256:ed5eb6495aaa54ab52b664168ef5d9233578061d343bd828d9d452d9ba23956f
+        script "serve.cjs" sha256:17b898a17b52a5fa11819b8d5e469ff45d6095110ea71535f7eccab0ff78f844
       }
 
       template {
@@ -208,7 +208,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "data_lock.cjs" sha256:372aa4995250f8afc043a9670ee96b3a1fe8531a4cee4454b77d7a95e3ca0ba5
+        script "data_lock.cjs" sha256:64decd09bf64d62251c25ed123f62865eead2bd5866c01847f8e1bd0127d247f
       }
 
       template {
@@ -224,15 +224,15 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "server.cjs" sha256:fd5d81417a5bceadf3ee774ec8c2471f981ea65a1c2ffdfb3afa788efb07a6ae
+        script "server.cjs" sha256:b5dfe49486cc0a194f37eb6048f4857dc88320c7e7bd37cf08803721c9720452
       }
 
       template {
-        script "verify.cjs" sha256:5672733a75097da6723475a62f14d831d99e3d7081150763bbf7bc3fc765a2cc
+        script "verify.cjs" sha256:eb4da99612132e23f17613e5b3338f5addb7ef52ff133893e31a0ec44d7017c9
       }
 
       template {
-        script "run_status.cjs" sha256:a4cb6c42cb617126efa816dec4c330227b202a2d1c9306cad47b239b6e6aeee3
+        script "run_status.cjs" sha256:bdd046dbf6aaf9500b19686a6e1b05d6dbcbdf4fa748f20dea78a48b64a54e1c
       }
 
       template {

@@ -223,7 +223,7 @@ job "pds" {
       }
 
       template {
-        script "data_lock.cjs" sha256:372aa4995250f8afc043a9670ee96b3a1fe8531a4cee4454b77d7a95e3ca0ba5
+        script "data_lock.cjs" sha256:64decd09bf64d62251c25ed123f62865eead2bd5866c01847f8e1bd0127d247f
       }
 
       template {

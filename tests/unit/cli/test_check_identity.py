@@ -62,7 +62,7 @@ def _subject(server: Server, *nameservers: str, **environment: str) -> Subject:
     [
         ({f"TXT _atproto.{HANDLE}": [f"did={DID}"]}, True, "by DNS", False),
         ({HANDLE: [IP]}, True, "by HTTPS", True),
-        ({HANDLE: ["198.51.100.1"]}, False, "let the name lead here", False),
+        ({HANDLE: ["198.51.100.1"]}, False, "point the name to this host", False),
         ({}, False, f"Create the TXT record _atproto.{HANDLE}", False),
     ],
     ids=["a TXT record", "a name that points here", "a name that points elsewhere", "no name"],
