@@ -91,8 +91,8 @@ class BackupOptions(Section):
         30,
         ge=3,
         le=3650,
-        doc="Days that backups are kept. Days without a backup do not count. Backups contain deleted accounts for "
-        "these days and 30 more.",
+        doc="Days that backups are kept: all of the newest 2 days, then one a day. Days without a backup do not count. "
+        "Backups contain deleted accounts for these days and 30 more.",
     )
     memory_mib: int = option(
         256,
