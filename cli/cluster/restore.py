@@ -153,8 +153,8 @@ def _repository(stack: Stack) -> dict[str, str]:
     escrow: Mapping[str, Any] = stack.output("escrow")
     if "snapshots" not in escrow:
         raise ClusterError(
-            f"Stack {stack.name} takes no snapshots of Nomad's state ('cluster.snapshots'). docs/guide/cluster.md says "
-            "how a cluster is filled again without one."
+            f"Stack {stack.name} takes no snapshots of Nomad's state ('cluster.snapshots'). docs/guide/cluster.md "
+            "describes how to fill Nomad again without one."
         )
     return {**escrow["snapshots"], "RESTIC_REPOSITORY": escrow["snapshots_repository"]}
 

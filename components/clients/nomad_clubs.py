@@ -108,13 +108,13 @@ def _refuse_another_host(api: NomadApi, club: str, volume: Json, datacenter: str
         # Not removed here: an agent that failed to restore the volume does not have it either (plugin `create`).
         raise ServiceError(
             f"Nomad has a record of the volume of stack {club} on host {where}, and the agent there does not have the "
-            f"volume. The stack file says {datacenter}. Nothing was changed. If Nomad was restored from a snapshot of "
+            f"volume. The stack file names {datacenter}. Nothing was changed. If Nomad was restored from a snapshot of "
             f"before the move to {datacenter}, remove the record: `./pds nomad STACK -- volume delete -type host "
             f"-namespace {club} {volume['ID']}` with the cluster's stack, and run this `up` again. Otherwise the data "
             f"are on host {where}: write 'host: {where}' back, and restart Nomad there."
         )
     raise ServiceError(
-        f"The data of stack {club} are on host {where}, and the stack file says {datacenter}. They were not touched. "
+        f"The data of stack {club} are on host {where}, and the stack file names {datacenter}. They were not touched. "
         f"Write 'host: {where}' back, then run `./pds move {club} --to STACK --host {datacenter}` with the cluster's "
         "stack, which takes the data along."
     )

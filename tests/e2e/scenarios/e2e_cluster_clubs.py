@@ -142,7 +142,7 @@ def test_another_host_in_the_cluster_s_file_alone_is_refused(scenario: Scenario)
     clubs = scenario.config(scenario.cluster)["pds:clubs"]
     scenario.cluster.configure(clubs={"chess": clubs["chess"] | {"host": "a"}})
     refused = scenario.cluster.pulumi(*UP, check=False)
-    assert "are on host b, and the stack file says a. They were not touched" in refused.output
+    assert "are on host b, and the stack file names a. They were not touched" in refused.output
     scenario.cluster.configure(clubs=clubs)
     scenario.cluster.pulumi(*UP)
     scenario.whole("b")

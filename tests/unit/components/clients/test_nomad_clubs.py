@@ -195,7 +195,7 @@ def test_quota_on_a_cluster_s_host_is_raised_under_the_same_id() -> None:
 
 def test_refuses_another_host_than_that_of_the_data() -> None:
     api = on_cluster(a="v-a")
-    with pytest.raises(ServiceError, match=r"are on host a, and the stack file says b\. They were not touched"):
+    with pytest.raises(ServiceError, match=r"are on host a, and the stack file names b\. They were not touched"):
         nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b")
     assert created(api) == [], "the jobs would wait for a volume that is elsewhere"
     assert deleted(api) == []
