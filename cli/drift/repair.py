@@ -204,7 +204,7 @@ def _running(plan: RepairPlan, stack: Stack, state: State, account: DigitalOcean
     except (ServiceError, OSError) as error:
         plan.findings.append(f"Nomad cannot be queried: {error}")
         plan.first.append(
-            "find out why Nomad does not answer. Your address may have changed: `curl -s https://ifconfig.co`, then "
+            "find out why Nomad does not answer. Your address may have changed: `curl -4s https://ifconfig.co`, then "
             f"`operators.cidrs` and `pulumi up --stack {stack.name} --target '**::pds-host-network-firewall'`. Or "
             "inspect the host: `systemctl status nomad stunnel@nomad srv-nomad.mount`. To rebuild a lost host from the "
             "volume, raise `host.generation` and run `pulumi up`."

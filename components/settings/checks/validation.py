@@ -99,7 +99,7 @@ _NOT_PUBLIC = tuple(
 def _reachable_cidrs(settings: Settings) -> Iterator[Fault]:
     networks = [ipaddress.ip_network(cidr) for cidr in (settings.operators.cidrs if settings.operators else ())]
     ipv4 = [one for one in networks if isinstance(one, ipaddress.IPv4Network)]
-    remedy = "Add your IPv4 address with '/32'; `curl -4 https://icanhazip.com` shows it."
+    remedy = "Add your IPv4 address with '/32'; `curl -4s https://ifconfig.co` shows it."
     if networks and not ipv4:
         problem = "all of these ranges are IPv6, and the droplet has only an IPv4 address. No operator could reach it."
         yield Fault("operators.cidrs", problem, remedy)

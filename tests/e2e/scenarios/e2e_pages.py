@@ -51,7 +51,7 @@ ELSEWHERE = {
     "pulumi new GIT-URL": "tests/unit/tools/test_template.py; it needs a Git host",
     "pulumi stack rm main": "it undoes `pulumi new`",
     "pulumi config set --path ingress.kind caddy --stack main": "e2e_ingress.py; this e2e environment has no ingress",
-    "curl -s https://ifconfig.co": "external services are not queried",
+    "curl -4s https://ifconfig.co": "external services are not queried",
     "./pds ssh main -- ls /srv/nomad/.trash": "a droplet of this e2e environment is a folder, which the test reads",
     "systemctl restart nomad": "a droplet of this e2e environment is a folder; the test restarts its agent",
     "./pds ssh main -- cat /run/reboot-required": "a droplet of this e2e environment is a folder",
