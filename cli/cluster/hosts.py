@@ -22,8 +22,8 @@ from components.clients.errors import PendingError, ServiceError
 from components.settings.sections import ClusterOptions
 from components.settings.sections.settings import Settings
 from components.takeover.decide import DETACH_SECONDS, HostView, Rules, spares_of
-from components.takeover.interfaces import ClusterHost
-from components.takeover.passes import UPGRADE, Passes
+from components.takeover.interfaces import UPGRADE, ClusterHost
+from components.takeover.passes import Passes
 from components.takeover.program import pause
 from components.takeover.services import Refused, Unavailable
 

@@ -1,4 +1,4 @@
-"""The takeover's job on a cluster, its token, hosts and webhook, and its rights."""
+"""The takeover's job on a cluster, its token, hosts, webhook and dead man's switch, and its rights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Takeover(pulumi.ComponentResource):
             job_acl=nomad.AclPolicyJobAclArgs(namespace="default", job_id=JOB),
             opts=args.admin.options(self),
         )
-        notify = cluster.takeover.notify_url
+        urls = {"TAKEOVER_NOTIFY_URL": cluster.takeover.notify_url, "TAKEOVER_PING_URL": cluster.takeover.ping_url}
         variable = nomad.Variable(
             f"{name}-variable",
             path=VARIABLE,
@@ -52,7 +52,7 @@ class Takeover(pulumi.ComponentResource):
                 "TAKEOVER_HOSTS": pulumi.Output.json_dumps(args.hosts),
                 # A single server has no other one that the address could lead to.
                 **({"TAKEOVER_ENDPOINT": args.endpoint} if cluster.servers.count > 1 else {}),
-                **({"TAKEOVER_NOTIFY_URL": pulumi.Output.secret(notify.get_secret_value())} if notify else {}),
+                **{name: pulumi.Output.secret(url.get_secret_value()) for name, url in urls.items() if url},
             },
             opts=args.target.options(self),
         )

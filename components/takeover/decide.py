@@ -161,7 +161,8 @@ class HostView:
 
 @dataclass(frozen=True)
 class Step:
-    """What to do next: `kind` is 'fine', 'wait', 'ask', 'foreign', 'refused', 'retire', 'detach', 'attach' or 'assign'.
+    """What to do next: `kind` is 'fine', 'wait', 'ask', 'foreign', 'refused', 'retire', 'detach', 'attach' or 'assign';
+    'remind' for what is no host's (`watch.py`).
 
     'refused' is a service's answer to a query about the host, for example that its volume does not exist.
     """

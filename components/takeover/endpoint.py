@@ -142,6 +142,8 @@ class Endpoint:
     servers: Servers
     address: str
     cluster: str
+    is_silent: bool = False
+    """Whether the last look got no answer."""
     _view: EndpointView | None = None
     _step: Step = field(default_factory=lambda: Step("fine"))
     _looked_at: float = float("-inf")
@@ -161,17 +163,22 @@ class Endpoint:
         nodes = self.servers.server_nodes()
         if now - self._looked_at < self._pause(nodes, now):
             return self._step
-        self._looked_at = now
+        before, self._looked_at, self.is_silent = self._looked_at, now, True
         try:
             self._step = self._look(nodes, now, after_seconds, back_since)
         except Refused as error:
             if error.status in (401, 403):
                 raise
+            self.is_silent = False
             return Step("refused", f"the servers' address: {error}")
         except Limited:
             raise  # the limit is one for all that the pass asks
         except Unavailable as error:
             return Step("wait", f"the servers' address {self.address}: {error}")
+        except Exception:
+            self._looked_at = before  # so that no pass acts on an older look
+            raise
+        self.is_silent = False
         if self._step.kind != "fine":
             self._astray_since = now if self._astray_since is None else self._astray_since
         elif self._astray_since is not None:

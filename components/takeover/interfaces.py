@@ -6,6 +6,9 @@ from typing import Protocol
 
 from components.takeover.decide import Action, Droplet, Node
 
+UPGRADE = "(upgrade)"
+"""In place of a host's name in the list of retired droplets: the droplet is about to be rebuilt by `./pds upgrade`."""
+
 
 class Cloud(Protocol):
     """DigitalOcean (`services.py`)."""

@@ -20,22 +20,23 @@ from components.takeover.decide import (
     spares_of,
 )
 from components.takeover.endpoint import ENDPOINT, Endpoint
-from components.takeover.interfaces import Cloud, ClusterHost, Servers
+from components.takeover.interfaces import UPGRADE, Cloud, ClusterHost, Servers
 from components.takeover.services import Limited, Refused, Unavailable
 from components.takeover.spares import Attaching, OtherHosts
+from components.takeover.watch import Watch
 
 LEASE_SECONDS = 60.0
 LONGEST_LEASE_SECONDS = 2 * LEASE_SECONDS
 """A lease that ends later was written by a clock that is ahead, and holds no other program."""
 AWAY_SECONDS = 600.0
 """A lease that ended longer ago shows that Nomad was away, or that its state is that of an older snapshot."""
-UPGRADE = "(upgrade)"
-"""In place of a host's name: the droplet is about to be rebuilt by `./pds upgrade`."""
 RATE = "(rate)"
 """In place of a host's name: the rate of requests that DigitalOcean takes, which is one for all hosts."""
 _TRIES = 5
 _CALM, _CALM_BESIDE_URGENT = 30, 6
 """Healthy hosts that are checked in a minute, with four requests each: if no other host is urgent, and otherwise."""
+_STALE_SECONDS, _STALE_OF_EACH = 300.0, 20.0
+"""Time after which a look at a host is too old, at least, and for each host."""
 SETTLED = frozenset({"fine", "foreign", "refused"})
 """Steps of a host with which nothing is under way."""
 
@@ -62,6 +63,13 @@ class Passes:
     """After a pass that was cut short: the time until DigitalOcean takes the next request."""
     endpoint: Endpoint | None = None
     """The address of the servers; None if it is not moved."""
+    watch: Watch | None = None
+    """Looks at the other servers and the spares; None if a person does."""
+    notes: Callable[[Mapping[str, str]], Mapping[str, str]] = lambda _items: {}
+    """Further items that are written with the lease, by those that there are; one that is '' is removed."""
+    is_complete: bool = False
+    """Whether the last pass knew everything that it acts upon: each host was looked at lately, and each service
+    answered."""
     _unknown: dict[str, float] = field(default_factory=dict)
     """Hosts without a node, and since when this program sees none."""
     _refused: dict[str, int] = field(default_factory=dict)
@@ -77,7 +85,7 @@ class Passes:
         """The steps of one pass, already done. A host about which a service does not answer stays as it is, and the
         other hosts continue. Once DigitalOcean takes no more requests, the pass is cut short. Raises Unavailable if
         nothing is known of any host, and Refused if the token lacks a right."""
-        self.limited_seconds = 0.0
+        self.limited_seconds, self.is_complete = 0.0, False
         if self.holder and not self.take_lease():
             held = Step("wait", "another takeover holds the lease")
             self.tell("", held)
@@ -100,11 +108,16 @@ class Passes:
                 if error.status in (401, 403):
                     raise
                 step = Step("refused", f"host {place.name}: {error}")
+            except Exception:
+                # It is not the first one in the next pass, or the others would get none.
+                self._last[place.name] = Step("wait", f"host {place.name}: not looked at"), self.now()
+                raise
             self._last[place.name] = step, self.now()
             self.tell(place.name, step)
         self.tell(RATE, Step("fine"))
         if silent and len(silent) == len(self.places):
             raise silent[-1]
+        self.is_complete = self._watch() and not silent and self._is_recent()
         unseen = Step("wait", "not checked yet")
         return [self._last.get(place.name, (unseen, 0.0))[0] for place in self.places]
 
@@ -117,6 +130,26 @@ class Passes:
                 return error
             self.tell(ENDPOINT, step)
         return None
+
+    def _is_recent(self) -> bool:
+        """Whether the address of the servers and each host were looked at lately. Of many hosts that are well, a pass
+        looks at some."""
+        if self.endpoint and self.endpoint.is_silent:
+            return False
+        oldest = self.now() - max(_STALE_SECONDS, 2 * self.calm_seconds, _STALE_OF_EACH * len(self.places))
+        return all(place.name in self._last and self._last[place.name][1] >= oldest for place in self.places)
+
+    def _watch(self) -> bool:
+        """Look at the other servers and the spares; whether the services answered."""
+        if self.watch is None:
+            return True
+        try:
+            steps = self.watch.once(self.now(), self.retired)
+        except Unavailable:
+            return False
+        for name, step in steps:
+            self.tell(name, step)
+        return True
 
     def last_steps(self) -> list[Step]:
         """The last step of each host that was checked."""
@@ -223,6 +256,7 @@ class Passes:
             kept = {}
             if renewed is not None and float(renewed) < (self._leased_until or now) - AWAY_SECONDS:
                 items["back_since"] = json.dumps(now)
+        items = {name: text for name, text in {**items, **self.notes(items)}.items() if text}
         items["lease"] = json.dumps({"holder": self.holder, "until": now + LEASE_SECONDS, **kept})
         if not self.servers.write(items, index):
             return False

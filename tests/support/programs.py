@@ -62,7 +62,11 @@ CLUSTER: dict[str, Any] = {
     "operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["laptop"]},
     "cluster": {
         "hosts": {"a": {}, "b": {"volume_gib": 60}},
-        "takeover": {"token": "dop_v1_cluster-takeover", "notify_url": "https://hooks.slack.com/services/T1/B1/X1"},
+        "takeover": {
+            "token": "dop_v1_cluster-takeover",
+            "notify_url": "https://hooks.slack.com/services/T1/B1/X1",
+            "ping_url": "https://hc-ping.com/0c6d3c5b-6f0e-4b53-9d5e-1b9a4de0f7a2",
+        },
         "snapshots": {**BACKUP, "ping_url": "https://hc-ping.com/ae1f2b6c-5d1c-4a0b-8f0e-2f6f0d8f7c11"},
     },
     "ingress": {"kind": "caddy"},

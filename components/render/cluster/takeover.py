@@ -35,17 +35,32 @@ from components.takeover import (
     passes,
     program,
     rate_limit,
+    reporting,
     services,
     spares,
+    watch,
 )
 
 JOB = "pds-takeover"
 
 VARIABLE = own_path(JOB)
 """Its items: `TAKEOVER_TOKEN`, `TAKEOVER_HOSTS`, with several servers `TAKEOVER_ENDPOINT`, and, if given,
-`TAKEOVER_NOTIFY_URL`. No other job may read it."""
+`TAKEOVER_NOTIFY_URL` and `TAKEOVER_PING_URL`. No other job may read it."""
 
-_MODULES = (package, addresses, decide, endpoint, interfaces, passes, program, rate_limit, services, spares)
+_MODULES = (
+    package,
+    addresses,
+    decide,
+    endpoint,
+    interfaces,
+    passes,
+    program,
+    rate_limit,
+    reporting,
+    services,
+    spares,
+    watch,
+)
 
 _MIB = 64
 
@@ -63,6 +78,8 @@ def takeover_job(settings: Settings, stack: str) -> str:
         "TAKEOVER_TAG": worker_tag(stack),
         "TAKEOVER_AFTER_SECONDS": str(options.after_seconds),
         "TAKEOVER_API_URL": options.api_url,
+        "TAKEOVER_SERVERS": str(cluster.servers.count),
+        "TAKEOVER_SPARES": str(cluster.workers.spares),
     }
     task = Task(
         name="takeover",

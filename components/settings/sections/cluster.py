@@ -82,6 +82,12 @@ class TakeoverOptions(Section):
         doc="Receives a POST with a JSON `text` about each step, as Slack's incoming webhooks do.",
         example="https://hooks.slack.com/services/…",
     )
+    ping_url: SecretUrl | None = option(
+        None,
+        doc="URL of a dead man's switch, such as a check of healthchecks.io, which is pinged once a minute while the "
+        "job looks at all hosts. It reports when the job does not.",
+        example="https://hc-ping.com/…",
+    )
 
 
 class SnapshotsOptions(Section):
@@ -147,6 +153,10 @@ class ClusterOptions(Section):
     )
     takeover: TakeoverOptions | None = option(None, doc="The job that moves a host that is down to a spare.")
     snapshots: SnapshotsOptions | None = option(None, doc="Snapshots of Nomad's state.")
+    escrow: Literal["pending", "made", "declined"] = option(
+        "pending",
+        doc="State of the escrow file: 'pending', 'made' once it is stored safely, 'declined' to run without one.",
+    )
 
     @property
     def worker_count(self) -> int:

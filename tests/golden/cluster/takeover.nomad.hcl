@@ -45,6 +45,8 @@ job "pds-takeover" {
         TAKEOVER_TAG            = "pds-fleet-worker"
         TAKEOVER_AFTER_SECONDS  = "60"
         TAKEOVER_API_URL        = "https://api.digitalocean.com"
+        TAKEOVER_SERVERS        = "3"
+        TAKEOVER_SPARES         = "1"
       }
 
       template {
@@ -60,27 +62,31 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:e80209c2b826389450b6cf71c84a3f5d4c2bd45acb532a9156e3e2bd37130b04
+        script "components/takeover/decide.py" sha256:129ea98f545cdc6a8232290d42be94a75dcdc0872beae2afaf51ba13d145d06a
       }
 
       template {
-        script "components/takeover/endpoint.py" sha256:2b8fa1aa78ad5c6196a6ed53460837d7b7eed59c6fd7bfefca4c4c8fc4dd04af
+        script "components/takeover/endpoint.py" sha256:8db1fb141f73aaf1cb2f513820c3495106729235656670153b2a494c7cdd7415
       }
 
       template {
-        script "components/takeover/interfaces.py" sha256:fb9e6ec2006a2818450fcc1b4809321f524e696f6718fc75cdbe1e9dbafbb292
+        script "components/takeover/interfaces.py" sha256:667fe530a118c9dca3a4da7954b9804573ad328c023b0ba4648cf3fc9cb64af6
       }
 
       template {
-        script "components/takeover/passes.py" sha256:b6bd1d57b774c0171a372435e76f2836495c9b6d9000a214c7668dd1c2d48b28
+        script "components/takeover/passes.py" sha256:b6802ca96ca9fb8a6ebfe09094539f7320f716ec25be6a242a1216f841ff641d
       }
 
       template {
-        script "components/takeover/program.py" sha256:acdfeeef612ae50f9d8c2b1c0725cffd7c16f2f6975a7913bfc2eadb8e5f947b
+        script "components/takeover/program.py" sha256:2d11e47db0e0429c52219efc0eaf74db554577326cbbe55545bcbb8c970587af
       }
 
       template {
         script "components/takeover/rate_limit.py" sha256:307e9099f44d2b78e1714b4a2f0d2dd4a22a71ff7efa8b7089979101a4bdfc42
+      }
+
+      template {
+        script "components/takeover/reporting.py" sha256:2627ff071fcbd93c9d9b313e4a3456d692dbf7edfa27cd290dc96774612cc3a3
       }
 
       template {
@@ -89,6 +95,10 @@ job "pds-takeover" {
 
       template {
         script "components/takeover/spares.py" sha256:c5f7493e05ff09533730aaf595469eefe3ae7ae0d7064b84908dc1d7532ca31d
+      }
+
+      template {
+        script "components/takeover/watch.py" sha256:5fa17ffaef6020e1515347f86373173d5432e68de5cb084f04f79fef184cb34b
       }
 
       template {

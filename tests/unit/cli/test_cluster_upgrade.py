@@ -14,7 +14,8 @@ from cli.cluster import drain, upgrade
 from cli.cluster.hosts import Cluster, ClusterError
 from cli.lib.stack import EngineResult
 from components.takeover.decide import Action, Rules
-from components.takeover.passes import UPGRADE, Passes
+from components.takeover.interfaces import UPGRADE
+from components.takeover.passes import Passes
 from offline.stackfile import parse_settings, read_text
 from tests.support.fake_cluster import FakeCluster, KilledError
 from tests.support.programs import CLUSTER

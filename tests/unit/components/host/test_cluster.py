@@ -17,7 +17,8 @@ from policy.view import of_evaluation
 from tests.support.invariants import kind
 from tests.support.programs import ALERTS, BACKUP, CLUB, CLUSTER, cluster, shared
 
-TOKEN, WEBHOOK = CLUSTER["cluster"]["takeover"]["token"], CLUSTER["cluster"]["takeover"]["notify_url"]
+TAKEOVER = CLUSTER["cluster"]["takeover"]
+TOKEN, WEBHOOK, SWITCH = TAKEOVER["token"], TAKEOVER["notify_url"], TAKEOVER["ping_url"]
 
 
 def _files(droplet: Recorded) -> dict[str, str]:
@@ -118,17 +119,25 @@ def test_the_ingress_of_a_host_runs_there_and_reads_its_own_clubs_files() -> Non
     assert 'namespace "default"' not in policies["pds-club-chess"]["rulesHcl"]
 
 
-def test_the_takeover_s_token_and_webhook_are_in_its_variable_only() -> None:
+def test_the_takeover_s_token_and_urls_are_in_its_variable_only() -> None:
     variable = cluster().one("pds-takeover-variable")
     assert variable.inputs["items"]["TAKEOVER_TOKEN"] == TOKEN
     assert variable.inputs["items"]["TAKEOVER_NOTIFY_URL"] == WEBHOOK, "who has it can write to the channel"
+    assert variable.inputs["items"]["TAKEOVER_PING_URL"] == SWITCH, "who has it can silence the alarm"
     hosts: dict[str, Any] = json.loads(variable.inputs["items"]["TAKEOVER_HOSTS"])
     assert sorted(hosts) == ["a", "b"]
     assert "items" in variable.secret_inputs
     assert TOKEN not in cluster().jobspec("pds-takeover")
     assert WEBHOOK not in cluster().jobspec("pds-takeover")
+    assert SWITCH not in cluster().jobspec("pds-takeover")
     assert find_secrets_in_texts(cluster()) == []
     assert find_secrets_in_the_open(cluster()) == []
+
+
+def test_the_takeover_knows_how_many_servers_and_spares_there_are_to_be() -> None:
+    job = cluster().jobspec("pds-takeover")
+    assert re.search(r'TAKEOVER_SERVERS += "3"', job)
+    assert re.search(r'TAKEOVER_SPARES += "1"', job)
 
 
 def test_the_takeover_knows_the_address_of_several_servers() -> None:

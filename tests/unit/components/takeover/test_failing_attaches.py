@@ -4,7 +4,7 @@ told before the spares are used up."""
 import pytest
 
 from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Action, Droplet, Rules
-from components.takeover.program import Reporter
+from components.takeover.reporting import Reporter
 from tests.support.fake_cluster import FakeCluster, passes_over, run_passes
 
 

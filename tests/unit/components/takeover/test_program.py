@@ -1,18 +1,19 @@
-"""The takeover as a program: its environment, and what it tells a person."""
+"""The takeover as a program: its environment, and passes that end in every way."""
 
-import queue
-import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from components import takeover
-from components.render.cluster.user_data import worker_tag
-from components.takeover.decide import Rules, Step
-from components.takeover.passes import Passes, cluster_of
-from components.takeover.program import Reporter, in_background, passes_of, sender
-from components.takeover.services import Refused, Unavailable
+from components.takeover import program
+from components.takeover.decide import Rules
+from components.takeover.passes import Passes
+from components.takeover.program import passes_of, repeat
+from components.takeover.reporting import DeadMansSwitch, Reporter
+from components.takeover.services import Unavailable
 from tests.support.fake_cluster import FakeCluster
+from tests.support.fake_servers import FakeClusterWithServers
 from tests.support.programs import cluster
 
 ENVIRONMENT = {
@@ -38,182 +39,171 @@ def test_the_job_has_each_file_that_the_program_imports() -> None:
         assert f'"local/components/takeover/{file.name}"' in job
 
 
-def test_tells_a_person_each_step_and_a_question_again_after_a_while() -> None:
-    sent: list[str] = []
-    now = [0.0]
-    reporter = Reporter("fleet", sent.append, lambda: now[0])
-    for _ in range(3):
-        for step in (Step("fine", "a"), Step("wait", "b"), Step("attach", "host a: attach"), Step("ask", "no spare")):
-            reporter.report("a", step)
-        now[0] += 5
-    assert sent == ["Cluster fleet: host a: attach.", "Cluster fleet, action required: no spare."]
-    now[0] += 600
-    reporter.report("a", Step("ask", "no spare"))
-    assert sent[2:] == ["Cluster fleet, action required: no spare."]
+def test_looks_at_as_many_servers_and_spares_as_the_stack_file_has() -> None:
+    watch = passes_of(ENVIRONMENT | {"TAKEOVER_SERVERS": "3", "TAKEOVER_SPARES": "2"}).watch
+    assert watch
+    assert (watch.servers, watch.spares, watch.cluster, watch.tag) == (3, 2, "fleet", "pds-fleet-worker")
 
 
-def test_tells_a_person_what_is_waited_for_too_long() -> None:
-    sent: list[str] = []
-    now = [0.0]
-    reporter = Reporter("fleet", sent.append, lambda: now[0])
-    for _ in range(60):
-        now[0] += 5
-        reporter.report("a", Step("wait", "host a: attach: refused"))
-        reporter.report(
-            "b",
-            Step(
-                "wait" if now[0] % 50 else "fine", "host b: Nomad has had no heartbeat of its node for less than 60 s"
-            ),
-        )
-        reporter.report("", Step("wait", "another takeover holds the lease"))
-    assert sent == []
-    now[0] += 10
-    reporter.report("a", Step("wait", "host a: attach: refused"))
-    reporter.report("b", Step("wait", "host b: Nomad has had no heartbeat of its node for less than 60 s"))
-    assert sent == ["Cluster fleet, action required: no progress for 5 minutes: host a, attach: refused."]
-    reporter.report("", Step("wait", "another takeover holds the lease"))
-    assert len(sent) == 2
+class _EndError(BaseException):
+    """The end of a test's program."""
 
 
-def test_names_the_console_if_a_node_is_what_is_waited_for() -> None:
-    sent: list[str] = []
-    now = [0.0]
-    reporter = Reporter("fleet", sent.append, lambda: now[0])
-    for _ in range(2):
-        reporter.report("a", Step("wait", "host a: its node is not ready"))
-        now[0] += 301
-    assert sent == [
-        "Cluster fleet, action required: no progress for 5 minutes: host a, its node is not ready. Check the worker's "
-        "console."
-    ]
+class World:
+    """A program over a cluster with a clock of its own: what it sends, and when it pings."""
+
+    def __init__(self, fake: FakeCluster, monkeypatch: pytest.MonkeyPatch, *, with_servers: bool = False) -> None:
+        self.fake, self.sent, self.pings = fake, list[str](), list[float]()
+        self.passes = Passes(fake, fake, fake.places, "pds-fleet-worker", Rules(), "job", fake.now)
+        if isinstance(fake, FakeClusterWithServers) and with_servers:
+            self.passes.endpoint = fake.endpoint()
+        self.monkeypatch = monkeypatch
+        self.reporter = Reporter("fleet", self.sent.append, fake.now)
+        self.passes.tell = self.reporter.report
+
+    def run(self, seconds: float, each: Callable[[], None] = lambda: None) -> None:
+        """Run the program for so long."""
+        end = self.fake.time + seconds
+
+        def sleep(pause: float) -> None:
+            assert pause >= 1, "it must not use up the processor, or DigitalOcean's limits"
+            self.fake.pass_time(pause)
+            each()
+            if self.fake.time >= end:
+                raise _EndError
+
+        self.monkeypatch.setattr("components.takeover.program.time.sleep", sleep)
+        with pytest.raises(_EndError):
+            repeat(self.passes, self.reporter, DeadMansSwitch(lambda: self.pings.append(self.fake.time), self.fake.now))
 
 
-def test_a_message_names_the_cluster_and_the_commands_to_run() -> None:
-    cluster = FakeCluster({"a": 1, "b": 2}, workers=2)
-    cluster.cut_power(1)
-    cluster.pass_time(61)
-    sent: list[str] = []
-    tag = worker_tag("fleet")
-    reporter = Reporter(cluster_of(tag), sent.append, cluster.now)
-    Passes(cluster, cluster, cluster.places, tag, Rules(), "job", cluster.now, tell=reporter.report).once()
-    assert sent == [
-        "Cluster fleet, action required: host a is down, and there is no spare worker. Raise 'cluster.workers.spares', "
-        "or the generation of a worker that lost a host, and run `pulumi up --stack fleet`."
-    ]
+@pytest.mark.parametrize(
+    "error", [KeyError("volume_ids"), ValueError("Expecting value"), TypeError("NoneType"), RuntimeError("recursion")]
+)
+def test_an_unexpected_error_ends_one_pass_and_not_the_program(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(FakeCluster({"a": 1, "b": 2}, workers=3), monkeypatch)
+
+    def fail(_number: int) -> None:
+        raise error
+
+    world.fake.before = fail
+    began = world.fake.time
+    world.run(120)
+    assert len(world.sent) == 1
+    assert f"a pass over the hosts ended with {type(error).__name__} in passes:" in world.sent[0]
+    assert world.pings == [], "the dead man's switch tells it as well"
+    world.fake.before = lambda _number: None
+    world.fake.cut_power(1)
+    world.run(120)
+    assert world.fake.is_serving("a"), "the next passes work as ever"
+    assert world.pings
+    assert min(world.pings) >= began + 120
 
 
-def test_a_refusal_is_the_same_whatever_number_its_request_has() -> None:
-    sent: list[str] = []
-    now = [0.0]
-    reporter = Reporter("fleet", sent.append, lambda: now[0])
-    for number in range(100):
-        now[0] += 5
-        reporter.tell(f'returned 403: {{"id":"forbidden","request_id":"{number}"}}', urgent=True)
-    assert len(sent) == 1
-    assert len(reporter._last) == 1, "a program that runs for months keeps no list of them"
+def test_an_error_at_one_host_keeps_no_other_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(FakeCluster({"a": 1, "b": 2}, workers=3), monkeypatch)
+    actions = world.fake.actions
+
+    def fail(volume: str) -> object:
+        if volume == "a":
+            raise KeyError("started_at")
+        return actions(volume)
+
+    monkeypatch.setattr(world.fake, "actions", fail)
+    world.fake.cut_power(2)
+    world.run(300)
+    assert world.fake.is_serving("b")
+    assert sum("KeyError" in text for text in world.sent) == 1
+    assert world.pings == []
 
 
-def test_a_whole_takeover_is_told_although_nothing_is_known_of_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
-    cluster.cut_power(1)
-    cluster.pass_time(61)
-    carrier = cluster.carrier
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", range(1, 60))
+def test_an_unexpected_error_in_any_call_of_a_takeover_leads_to_no_wrong_step(
+    call: int, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(FakeCluster({"a": 1, "b": 2}, workers=3), monkeypatch)
+    world.fake.cut_power(1)
+    world.fake.pass_time(61)
 
-    def fails(volume: str) -> int | None:
+    def fail(number: int) -> None:
+        if number == call:
+            raise KeyError("an answer of another form")
+
+    setattr(world.fake, when, fail)
+    world.run(120)
+    assert world.fake.is_serving("a")
+    assert world.fake.violations == []
+    assert len([action for action in world.fake.volumes["a"].actions if action.kind == "detach"]) == 1
+
+
+def test_no_host_is_moved_on_an_older_look_at_the_servers_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that failed is repeated in the next pass, before any host is looked at."""
+    fake = FakeClusterWithServers({"a": 1, "b": 2}, workers=3)
+    world = World(fake, monkeypatch, with_servers=True)
+    world.run(5)
+    fake.pass_time(120)
+    address_at = fake.address_at
+    looks: list[str] = []
+
+    def fail(address: str) -> int | None:
+        looks.append(address)
+        if not address.startswith("ip-"):
+            raise KeyError("droplet")
+        return address_at(address)
+
+    monkeypatch.setattr(fake, "address_at", fail)
+    fake.cut_power(1)
+    fake.pass_time(61)
+    world.run(60)
+    assert len(looks) >= 10
+    assert not any(address.startswith("ip-") for address in looks), "no host was looked at"
+    assert fake.volumes["a"].carrier == 1
+
+
+def test_does_not_ping_while_a_service_does_not_answer_or_another_program_has_the_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(FakeCluster({"a": 1, "b": 2}, workers=3), monkeypatch)
+    carrier = world.fake.carrier
+
+    def silent(volume: str) -> int | None:
         if volume == "b":
             raise Unavailable("GET b returned 500")
         return carrier(volume)
 
-    monkeypatch.setattr(cluster, "carrier", fails)
-    sent: list[str] = []
-    reporter = Reporter("fleet", sent.append, cluster.now)
-    passes = Passes(cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now, tell=reporter.report)
-    for _ in range(8):
-        passes.once()
-        cluster.pass_time(5)
-    assert [text.removeprefix("Cluster fleet: host a: ").split()[0] for text in sent] == [
-        "droplet",
-        "detach",
-        "attach",
-        "assign",
-    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(world.fake, "carrier", silent)
+        world.run(120)
+    assert world.pings == [], "nothing is known of host b"
+    world.run(60)
+    assert len(world.pings) == 1
+    world.fake.items["lease"] = f'{{"holder": "laptop", "until": {world.fake.time + 100}}}'
+    world.run(60)
+    assert len(world.pings) == 1
 
 
-def test_a_step_is_told_before_the_next_host_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
-    cluster.cut_power(1)
-    cluster.pass_time(61)
-    carrier = cluster.carrier
-
-    def refuses(volume: str) -> int | None:
-        if volume == "b":
-            raise Refused(403, "no scope")
-        return carrier(volume)
-
-    monkeypatch.setattr(cluster, "carrier", refuses)
-    told: list[tuple[str, str]] = []
-    passes = Passes(
-        cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now,
-        tell=lambda host, step: told.append((host, step.kind)),
-    )  # fmt: skip
-    with pytest.raises(Refused):
-        passes.once()
-    assert told == [("", "fine"), ("a", "retire")]
+def test_pings_although_a_pass_looks_at_some_of_many_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts: dict[str, int | None] = {f"h{number:02}": number for number in range(1, 41)}
+    world = World(FakeCluster(hosts, workers=41), monkeypatch)
+    world.passes.calm_seconds = program.calm_seconds(len(hosts))
+    began = world.fake.time
+    world.run(1800)
+    first = min(world.pings)
+    assert first >= began + 60, "not before each host was looked at once"
+    assert len(world.pings) >= 20
 
 
-def test_a_webhook_that_does_not_answer_delays_no_step() -> None:
-    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
-    cluster.cut_power(1)
-    cluster.pass_time(61)
-    answer, sent = threading.Event(), queue.Queue[str]()
-
-    def send(text: str) -> None:
-        assert answer.wait(600)
-        sent.put(text)
-
-    reporter = Reporter("fleet", in_background(send), cluster.now)
-    passes = Passes(cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now, tell=reporter.report)
-    for _ in range(8):
-        passes.once()
-        cluster.pass_time(5)
-    assert cluster.volumes["a"].address_at == 3
-    assert sent.empty()
-    answer.set()
-    assert "excluded" in sent.get(timeout=600)
-    assert "detach" in sent.get(timeout=600), "in order"
-
-
-def test_a_message_that_fails_stops_no_later_one(capsys: pytest.CaptureFixture[str]) -> None:
-    sent: queue.Queue[str] = queue.Queue()
-
-    def send(text: str) -> None:
-        if text == "first":
-            raise RuntimeError("https://a.secret")
-        sent.put(text)
-
-    put = in_background(send)
-    put("first")
-    put("second")
-    assert sent.get(timeout=600) == "second"
-    assert capsys.readouterr().out == "the message could not be sent (RuntimeError)\n"
-
-
-def test_messages_that_wait_for_a_dead_webhook_have_a_limit(capsys: pytest.CaptureFixture[str]) -> None:
-    answer = threading.Event()
-
-    def send(_text: str) -> None:
-        answer.wait(600)
-
-    put = in_background(send)
-    for number in range(200):
-        put(str(number))
-    answer.set()
-    assert "could not be sent (100 wait)" in capsys.readouterr().out
-
-
-def test_a_message_that_cannot_be_sent_stops_nothing_and_its_url_stays_secret(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    # http.client refuses the control character before it connects, and its error names the path.
-    sender("https://127.0.0.1/services/T1\x01/XXXX")("host a: attach")
-    assert capsys.readouterr().out == "the message could not be sent (InvalidURL)\n"
+def test_what_could_not_be_sent_is_in_the_variable_until_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(FakeCluster({"a": 1, "b": 2}, workers=3), monkeypatch)
+    world.passes.notes = lambda _items: {"notify_failed": '{"why": "404"}'}
+    world.run(5)
+    world.passes.notes = lambda _items: {}
+    world.run(5)
+    assert world.fake.items["notify_failed"] == '{"why": "404"}', "a program that begins removes none"
+    world.passes.notes = lambda items: dict.fromkeys(items.keys() & {"notify_failed"}, "")
+    world.run(5)
+    assert "notify_failed" not in world.fake.items
+    assert "lease" in world.fake.items

@@ -13,7 +13,8 @@ import pytest
 from components.takeover import program
 from components.takeover.decide import DETACH_SECONDS, Rules, Step
 from components.takeover.passes import RATE, Passes
-from components.takeover.program import Reporter, calm_seconds, pause_after
+from components.takeover.program import calm_seconds, pause_after
+from components.takeover.reporting import Reporter
 from components.takeover.services import DigitalOcean, Limited, Unavailable
 from tests.e2e.digitalocean.errors import ApiError
 from tests.e2e.digitalocean.limits import BURST, HOURLY, RateLimit

@@ -1,0 +1,264 @@
+"""What a takeover tells a person: messages to a webhook, and pings to a dead man's switch.
+
+A message about a fault that lasts is repeated at growing intervals, and its end is told. Both services get their
+requests on one thread, so that one that does not answer delays no step of a takeover.
+"""
+
+import hashlib
+import http.client
+import json
+import queue
+import re
+import threading
+import time
+import traceback
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from components.takeover.decide import DETACH_SECONDS, Step
+from components.takeover.endpoint import ENDPOINT
+from components.takeover.passes import RATE
+from components.takeover.watch import SPARES
+
+MOVING = frozenset({"retire", "detach", "attach", "assign"})
+_WAITING = 100
+"""Messages and pings that wait for their service. Each message is printed, too."""
+_GAPS = (600.0, 3600.0, 21_600.0, 86_400.0)
+"""Seconds after which a message that still holds is sent again: for the first time, the second, the third, and each
+further one."""
+_DAILY = (86_400.0,)
+_OVER_SECONDS = 300.0
+"""Seconds without a fault until it is over. A fault that comes back sooner is the same one."""
+_FORGET_SECONDS = 2 * 86_400.0
+"""Seconds after which a message that holds no longer is forgotten."""
+PING_SECONDS = 60.0
+"""Least seconds between two pings."""
+_TIMEOUT = 10
+_UNKNOWN = "not found"
+"""In an answer with status 200: healthchecks.io's to the URL of a check that was deleted is 'OK (not found)'."""
+
+_REQUEST_ID = re.compile(r'"request_id":\s*"[^"]*"')
+"""DigitalOcean's number of a request, in the answers of refusals."""
+
+_ENDS = {
+    "": "the takeover looks at the hosts again",
+    RATE: "DigitalOcean takes requests again",
+    ENDPOINT: "the servers' address leads to a ready server again",
+    SPARES: "all spares are ready again",
+}
+"""What is told at the end of a fault that is no host's."""
+
+
+@dataclass
+class _Told:
+    """A message, how often it was told, and when last; `seen` is when it last held."""
+
+    host: str
+    urgent: bool
+    count: int
+    at: float
+    seen: float
+
+
+class Reporter:
+    """Prints each message, and sends those for a person; the same one again only after a while."""
+
+    def __init__(self, cluster: str, send: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._cluster, self._send, self._now = cluster, send, now
+        self._told: dict[str, _Told] = {}
+        self._waits: dict[str, float] = {}
+        self._done: dict[str, set[str]] = {}
+
+    def report(self, host: str, step: Step) -> None:
+        """Report a step of a host; '' is all hosts. What is waited for too long is for a person. A step of a move is
+        progress only once: an attach that fails is repeated."""
+        if step.kind == "fine":
+            self._end(host)
+        elif step.kind != "wait":
+            urgent = step.kind in ("ask", "foreign", "refused", "remind")
+            self.tell(step.text, urgent=urgent, host=host, gaps=_DAILY if step.kind == "remind" else _GAPS)
+        now, done = self._now(), self._done.setdefault(host, set())
+        if step.kind not in ("wait", *MOVING):
+            self._waits.pop(host, None)
+            done.clear()
+        elif step.kind in MOVING and step.text not in done:
+            self._waits[host] = now
+            done.add(step.text)
+        elif now - self._waits.setdefault(host, now) > DETACH_SECONDS:
+            self.tell(_no_progress(host, step.text), urgent=True, host=host)
+        elif step.kind == "wait":
+            self._once(step.text, print, _Told(host, False, 0, now, now), _GAPS)
+
+    def tell(self, text: str, *, urgent: bool, host: str = "", gaps: tuple[float, ...] = _GAPS) -> None:
+        """Send `text` about a host to a person; again after each of `gaps` while it holds."""
+        message = f"Cluster {self._cluster}{', action required' if urgent else ''}: {text}."
+        self._once(message, self._printed, _Told(host, urgent, 0, self._now(), self._now()), gaps)
+
+    def surprise(self, error: Exception) -> None:
+        """Tell a person of an error for which there is no rule: once for each kind, which is its class and place, and
+        then daily. Its own text may contain a secret, and is left out."""
+        text = (
+            f"a pass over the hosts ended with {type(error).__name__} in {_place(error)}. While this lasts, no host is "
+            f"moved. Read `./pds nomad {self._cluster} -- alloc logs -namespace default -job pds-takeover`. If a host "
+            f"is down, run `./pds repair {self._cluster}`"
+        )
+
+        def show(message: str) -> None:
+            print("".join(traceback.format_tb(error.__traceback__)), end="")
+            self._printed(message)
+
+        now, message = self._now(), f"Cluster {self._cluster}, action required: {text}."
+        self._once(message, show, _Told(f"({_place(error)})", True, 0, now, now), _DAILY)
+
+    def _printed(self, text: str) -> None:
+        print(text, flush=True)
+        self._send(text)
+
+    def _once(self, text: str, do: Callable[[str], None], new: _Told, gaps: tuple[float, ...]) -> None:
+        now, key = self._now(), _REQUEST_ID.sub("", text)
+        self._told = {key: told for key, told in self._told.items() if now - told.seen < _FORGET_SECONDS}
+        told = self._told.setdefault(key, new)
+        told.seen = now
+        if told.count == 0 or now - told.at >= gaps[min(told.count, len(gaps)) - 1]:
+            told.count, told.at = told.count + 1, now
+            do(text)
+
+    def _end(self, host: str) -> None:
+        """The host is well. If a person was asked for something, tell that it is over."""
+        now = self._now()
+        faults = {key: told for key, told in self._told.items() if told.host == host}
+        if not faults or any(now - told.seen < _OVER_SECONDS for told in faults.values()):
+            return
+        for key in faults:
+            del self._told[key]
+        if any(told.urgent for told in faults.values()):
+            self._printed(f"Cluster {self._cluster}: {_ENDS.get(host) or f'{_name(host)} is well again'}.")
+
+
+def _name(host: str) -> str:
+    """A host's name, or what is in parentheses in its place."""
+    return host.strip("()") if host.startswith("(") else f"host {host}"
+
+
+def _place(error: Exception) -> str:
+    """Where the error was raised in this program: module, line and function."""
+    found, frame = "an unknown place", error.__traceback__
+    while frame:
+        module = str(frame.tb_frame.f_globals.get("__name__", ""))
+        if module == "__main__" or module.startswith("components."):
+            found = f"{module.rpartition('.')[2]}:{frame.tb_lineno} ({frame.tb_frame.f_code.co_name})"
+        frame = frame.tb_next
+    return found
+
+
+def _no_progress(host: str, text: str) -> str:
+    console = ". Check the worker's console" if " node " in text else ""
+    what = text.replace(f"host {host}: ", f"host {host}, ", 1)
+    return f"no progress for {DETACH_SECONDS // 60} minutes: {what}{console}"
+
+
+class Failures:
+    """Why the last message or the last ping failed, as items of the takeover's variable, which `./pds check` reads.
+
+    An item names the URL that failed by a digest: with another one, or with none, it is removed.
+    """
+
+    def __init__(self, **urls: str) -> None:
+        """`urls` are those of 'notify' and of 'ping'; '' if there is none."""
+        self._digests = {kind: hashlib.sha256(url.encode()).hexdigest()[:12] for kind, url in urls.items()}
+        self._items: dict[str, str] = {}
+
+    def note(self, kind: str, why: str) -> None:
+        """Remember it; with '' the last one arrived."""
+        known = {"at": time.time(), "why": why, "url": self._digests[kind]}
+        self._items = {**self._items, _item(kind): json.dumps(known) if why else ""}
+
+    def items(self, before: Mapping[str, str]) -> Mapping[str, str]:
+        """The items to write in place of those `before`; '' is no failure."""
+        of_another = {
+            _item(kind): ""
+            for kind, digest in self._digests.items()
+            if json.loads(before.get(_item(kind)) or "{}").get("url") != digest
+        }
+        return of_another | self._items
+
+
+def _item(kind: str) -> str:
+    return f"{kind}_failed"
+
+
+def sender(url: str, failures: Failures) -> Callable[[str], None]:
+    """Posts a message to `url`; a failure is printed, for nothing may stop a takeover. `url` is a secret."""
+
+    def send(text: str) -> None:
+        if not url:
+            return
+        why, _answer = _request(url, json.dumps({"text": text}).encode())
+        if why:
+            print(f"the message could not be sent ({why})", flush=True)
+        failures.note("notify", why)
+
+    return send
+
+
+def pinger(url: str, failures: Failures) -> Callable[[], None]:
+    """Pings a dead man's switch; a failure is printed. `url` is a secret."""
+
+    def ping() -> None:
+        why, answer = _request(url)
+        if not why and _UNKNOWN in answer.lower():
+            why = "it does not know this URL"
+        if why:
+            print(f"the dead man's switch could not be pinged ({why})", flush=True)
+        failures.note("ping", why)
+
+    return ping
+
+
+def _request(url: str, data: bytes | None = None) -> tuple[str, str]:
+    """Why it failed, '' if it did not, and the beginning of the answer."""
+    kind = {"Content-Type": "application/json"} if data else {}
+    try:
+        request = urllib.request.Request(url, data, kind)  # noqa: S310 (the operator's)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
+            return "", answer.read(300).decode(errors="replace")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # The text of an error may contain the URL.
+        return str(getattr(error, "code", None) or getattr(error, "reason", None) or type(error).__name__), ""
+
+
+class DeadMansSwitch:
+    """Pings once a minute at most, after passes that looked at everything."""
+
+    def __init__(self, ping: Callable[[], None] | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._ping, self._now = ping, now
+        self._last = float("-inf")
+
+    def after_pass(self, *, is_complete: bool) -> None:
+        """Ping if it is time."""
+        if self._ping and is_complete and self._now() - self._last >= PING_SECONDS:
+            self._last = self._now()
+            self._ping()
+
+
+def in_background() -> Callable[[Callable[[], None]], None]:
+    """Runs what it is given on a thread of its own, in order: a service that does not answer delays no step of a
+    takeover."""
+    waiting: queue.Queue[Callable[[], None]] = queue.Queue(_WAITING)
+
+    def run() -> None:
+        while True:  # as long as the program runs
+            try:
+                waiting.get()()
+            except Exception as error:  # the next one may work
+                print(f"the message could not be sent ({type(error).__name__})", flush=True)
+
+    def put(do: Callable[[], None]) -> None:
+        try:
+            waiting.put_nowait(do)
+        except queue.Full:
+            print(f"the message could not be sent ({_WAITING} wait)", flush=True)
+
+    threading.Thread(target=run, name="messages", daemon=True).start()
+    return put
