@@ -1,8 +1,13 @@
-"""Checks at the DigitalOcean account: does every resource of the state exist, and does the firewall cover the host?"""
+"""Checks at the DigitalOcean account: does every resource of the state exist, and does the firewall cover the host?
+
+For a cluster the same, with commands that touch no droplet: a refresh would record the volumes that one has just now.
+"""
+
+import shlex
 
 from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
 from cli.drift.firewall import firewall_gaps
-from cli.drift.missing_resources import missing_resources
+from cli.drift.missing_resources import missing_resources, refresh
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import State
 
@@ -44,3 +49,32 @@ def things(subject: Subject) -> CheckVerdict:
         names = "; ".join(f"{item.kind} {item.id} ({item.name}) {item.fault}" for item in missing)
         return failed(f"{names}. Run `./pds repair {subject.stack}`. `up` alone does not detect it.")
     return passed("every resource of the state exists")
+
+
+_AT_RUN_TIME = "ReservedIpAssignment"
+"""A takeover leads the servers' address to another server than the state has, and another check looks at it."""
+
+
+def cluster_firewalls(stack: str, state: State, account: DigitalOceanAccount) -> CheckVerdict:
+    """Check that the firewalls of servers and workers cover their droplets, with only the stack's rules."""
+    gaps = firewall_gaps(stack, state, account)
+    targets = list(dict.fromkeys(name for gap in gaps for name in gap.targets))
+    if gaps:
+        return failed(" ".join(gap.text for gap in gaps) + _refresh(stack, targets))
+    return passed("they cover servers and workers, with the stack's rules")
+
+
+def cluster_resources(stack: str, state: State, account: DigitalOceanAccount) -> CheckVerdict:
+    """Check that every resource of the state exists in the account."""
+    missing = [item for item in missing_resources(stack, state, account) if item.kind != _AT_RUN_TIME]
+    if missing:
+        names = "; ".join(f"{item.kind} {item.id} ({item.name}) {item.fault}" for item in missing)
+        return failed(f"{names}.{_refresh(stack, [item.name for item in missing])}")
+    return passed("every resource of the state exists")
+
+
+def _refresh(stack: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    command = shlex.join(("pulumi", *refresh(names), "--stack", stack))
+    return f" Run `{command}`, then `pulumi up --stack {stack}`. `up` alone does not detect it."

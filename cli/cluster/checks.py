@@ -1,22 +1,31 @@
-"""Checks of a cluster's stack, which has no PDS: servers, hosts, spares, ingresses and takeover. Changes nothing."""
+"""Checks of a cluster's stack, which has no PDS: Nomad, hosts, spares, snapshots and the account. Changes nothing."""
 
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 
+from cli.check import digitalocean
+from cli.check.project import escrow_of
 from cli.check.run import CheckResult
 from cli.check.subject import CheckVerdict, failed, passed, skipped
 from cli.cluster.hosts import Cluster
 from cli.errors import CommandError
+from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
 from cli.lib.nomad_exec import nomad_access, nomad_api
-from cli.lib.stack import Stack
+from cli.lib.stack import Stack, State
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
+from components.render.cluster.agents import SERVERS_POOL
+from components.render.cluster.snapshots import JOB as SNAPSHOTS_JOB
+from components.render.cluster.snapshots import RECORD
 from components.render.cluster.takeover import JOB as TAKEOVER_JOB
 from components.render.cluster.takeover import VARIABLE
+from components.render.cluster.user_data import server_hash, worker_hash
 from components.render.jobs.alerts import VOLUME_PERCENT
+from components.settings.fields.nomad_version import version_numbers
 from components.settings.host_contract import ingress_namespace
 from components.settings.sections import ClusterOptions
 from components.settings.sections.settings import Settings
@@ -27,6 +36,8 @@ from components.takeover.services import STATE, DigitalOcean, Refused, Unavailab
 from offline.stackfile import read_settings
 
 _VOLUME = "/srv/nomad"
+_FAILED = {"notify_failed": "cluster.takeover.notify_url", "ping_failed": "cluster.takeover.ping_url"}
+"""Items of the takeover's variable: its last failures to reach a person."""
 _UNHEALTHY = 429
 """Nomad's status if a server is unhealthy; the body has the whole answer (command/agent/operator_endpoint.go)."""
 
@@ -37,11 +48,23 @@ class ClusterSubject:
 
     settings: Settings
     cluster: Cluster
+    state: State
+    """The engine's."""
 
     @classmethod
     def of(cls, stack: Stack) -> "ClusterSubject":
         """Read it. Raises StackError, StackFileError and ClusterError."""
-        return cls(read_settings(stack.name, stack.root), Cluster.of(stack))
+        return cls(read_settings(stack.name, stack.root), Cluster.of(stack), stack.state())
+
+    @cached_property
+    def account(self) -> DigitalOceanAccount:
+        """The account, with the operator's token."""
+        return DigitalOceanAccount(self.cluster.token)
+
+    @property
+    def apply(self) -> str:
+        """The command that applies the stack file."""
+        return f"`pulumi up --stack {self.cluster.stack}`"
 
     @property
     def options(self) -> ClusterOptions:
@@ -71,7 +94,7 @@ def run_checks(subject: ClusterSubject) -> Iterator[CheckResult]:
     for name, ask in _checks(subject):
         try:
             verdict = ask()
-        except (CommandError, ServiceError, Unavailable, Refused) as error:
+        except (CommandError, ServiceError, DigitalOceanError, Unavailable, Refused) as error:
             verdict = failed(f"{str(error).rstrip('.')}.")
         except (OSError, KeyError, ValueError, TypeError) as error:
             verdict = failed(f"no answer of the expected form ({type(error).__name__}: {error}).")
@@ -79,6 +102,7 @@ def run_checks(subject: ClusterSubject) -> Iterator[CheckResult]:
 
 
 def _checks(subject: ClusterSubject) -> Iterator[tuple[str, Callable[[], CheckVerdict]]]:
+    stack = subject.cluster.stack
     if subject.options.servers.count > 1:
         yield "servers' address", lambda: address(subject)
     yield "servers", lambda: servers(subject)
@@ -89,6 +113,11 @@ def _checks(subject: ClusterSubject) -> Iterator[tuple[str, Callable[[], CheckVe
     yield "spares", lambda: spares(subject)
     yield "takeover", lambda: takeover(subject)
     yield "takeover's token", lambda: token(subject)
+    yield "snapshots", lambda: snapshots(subject)
+    yield "machines", lambda: machines(subject)
+    yield "firewall", lambda: digitalocean.cluster_firewalls(stack, subject.state, subject.account)
+    yield "account", lambda: digitalocean.cluster_resources(stack, subject.state, subject.account)
+    yield "escrow", lambda: escrow(subject)
     yield "clubs", lambda: clubs(subject)
 
 
@@ -134,7 +163,7 @@ def carried(subject: ClusterSubject, host: str) -> CheckVerdict:
     view, command = subject.host(host), f"`./pds repair {subject.cluster.stack}`"
     repair = f"{command} moves it to a spare."
     if view is None:
-        return failed(f"no `up` has made it yet. Run `pulumi up --stack {subject.cluster.stack}`.")
+        return failed(f"no `up` has made it yet. Run {subject.apply}.")
     if view.carrier is None:
         return failed(f"no droplet has its volume. {repair}")
     where = subject.cluster.worker(view.carrier)
@@ -218,8 +247,8 @@ def takeover(subject: ClusterSubject) -> CheckVerdict:
     runs = _runs(subject, TAKEOVER_JOB, "default", f"./pds nomad {subject.cluster.stack}")
     if not runs.ok:
         return runs
-    found = subject.api.get(f"/v1/var/{STATE}") or {"Items": {}}
-    lease = json.loads(found["Items"].get("lease", "{}"))
+    items = (subject.api.get(f"/v1/var/{STATE}") or {"Items": {}})["Items"]
+    lease = json.loads(items.get("lease", "{}"))
     left = float(lease.get("until", 0)) - time.time()
     if left > LONGEST_LEASE_SECONDS:
         return failed(
@@ -237,7 +266,79 @@ def takeover(subject: ClusterSubject) -> CheckVerdict:
             "it runs, and has not checked the hosts lately: "
             f"`./pds nomad {subject.cluster.stack} -- alloc logs -namespace default -job {TAKEOVER_JOB}`."
         )
+    if mute := [_mute(option, items[item]) for item, option in _FAILED.items() if items.get(item)]:
+        return failed(f"it runs, and {' '.join(mute)} Then run {subject.apply}.")
     return passed(f"it runs, and checked the hosts {max(0, age):.0f} s ago")
+
+
+def _mute(option: str, item: str) -> str:
+    known = json.loads(item)
+    return (
+        f"the last request to '{option}' failed at {_shown(known['at'])} ({known['why']}). If that service no longer "
+        f"has this URL, write another one: `pulumi config set --secret --path {option}`."
+    )
+
+
+def _shown(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def snapshots(subject: ClusterSubject) -> CheckVerdict:
+    """Check that the last snapshot of Nomad's state is recent. The job writes a variable after each that it sent."""
+    section, nomad = subject.options.snapshots, f"./pds nomad {subject.cluster.stack} --"
+    if section is None:
+        return failed(
+            "none are configured. If all servers are lost, every secret in Nomad's variables is lost. Add "
+            "'cluster.snapshots'."
+        )
+    job, hours = subject.api.find(f"/v1/job/{SNAPSHOTS_JOB}?namespace=default"), section.interval_hours
+    if job is None:
+        return failed(f"Nomad has no job that takes them. Run {subject.apply}.")
+    record = subject.api.find(f"/v1/var/{RECORD}?namespace=default")
+    changed = float((record or {"ModifyTime": job["SubmitTime"]})["ModifyTime"]) / 1e9
+    age, shown = time.time() - changed, _shown(changed)
+    look = f"`{nomad} job status {SNAPSHOTS_JOB}` lists the runs; `{nomad} alloc logs ALLOC` has the reason."
+    if record is None:
+        if age <= hours * 3600:
+            return skipped(f"the first one is due within {hours} h after {shown}, when the job was made")
+        return failed(f"none has succeeded since the job was made at {shown}. {look}")
+    if age > 3 * hours * 3600:
+        return failed(f"the last one is of {shown}, and one is due every {hours} h. {look}")
+    return passed(f"the last one is of {shown}")
+
+
+def machines(subject: ClusterSubject) -> CheckVerdict:
+    """Check that the droplets were built from the user data that the program renders now. An older one is no fault,
+    unless it installed an older Nomad."""
+    settings, stack, older = subject.settings, subject.cluster.stack, list[str]()
+    for stub in subject.api.get("/v1/nodes"):
+        if stub["Status"] != "ready":
+            continue
+        number = stub["Name"].removeprefix(f"{stack}-server-")
+        is_server = stub["NodePool"] == SERVERS_POOL and number.isdigit()
+        wanted = server_hash(settings, stack, int(number)) if is_server else worker_hash(settings, stack)
+        if subject.api.get(f"/v1/node/{stub['ID']}")["Meta"].get("pds_configuration") == wanted:
+            continue
+        name = f"server {number}" if is_server else f"the worker of host {stub['Datacenter']}"
+        if version_numbers(stub["Version"]) < version_numbers(settings.nomad.version):
+            return failed(
+                f"{name} runs Nomad {stub['Version']}, and the stack file names {settings.nomad.version}. "
+                f"`./pds upgrade {stack}` rebuilds all droplets."
+            )
+        older.append(name)
+    if older:
+        return skipped(
+            f"built from older user data: {', '.join(sorted(older))}. No action is needed. `./pds upgrade {stack}` "
+            "rebuilds all droplets"
+        )
+    return passed("built from the current user data")
+
+
+def escrow(subject: ClusterSubject) -> CheckVerdict:
+    """Check that there is a second copy of what only the state holds."""
+    return escrow_of(
+        subject.cluster.stack, subject.options.escrow, subject.cluster.outputs.get("escrow"), "cluster.escrow"
+    )
 
 
 def token(subject: ClusterSubject) -> CheckVerdict:
@@ -246,7 +347,7 @@ def token(subject: ClusterSubject) -> CheckVerdict:
         return skipped("the file has no 'cluster.takeover'")
     variable = subject.api.get(f"/v1/var/{VARIABLE}?namespace=default")
     if not variable:
-        return failed(f"its variable is gone. Run `pulumi up --stack {subject.cluster.stack}`.")
+        return failed(f"its variable is gone. Run {subject.apply}.")
     cloud = DigitalOcean(variable["Items"]["TAKEOVER_TOKEN"], subject.options.takeover.api_url)
     try:
         cloud.workers(subject.passes.tag)
@@ -271,7 +372,7 @@ def clubs(subject: ClusterSubject) -> CheckVerdict:
     wanted = subject.settings.clubs
     other = sorted(name for name, club in wanted.items() if (placed.get(name) or {}).get("datacenter") != club.host)
     if other:
-        return failed(f"{', '.join(other)}: not applied. Run `pulumi up --stack {subject.cluster.stack}`.")
+        return failed(f"{', '.join(other)}: not applied. Run {subject.apply}.")
     moving = [
         f"{name} is being moved to host {club.host}: `./pds move {name} --to {subject.cluster.stack}` continues"
         for name, club in wanted.items()

@@ -33,7 +33,7 @@ def check(stack: str, mail: str | None, relay: bool, source: str | None, at: str
     The command changes nothing and shows no secret. It sends Nomad's token and DigitalOcean's only to the service that
     issued them.
 
-    For a cluster, it checks servers, hosts, spares, ingresses and the takeover.
+    For a cluster, it checks servers, hosts, spares, ingresses, takeover, snapshots, firewalls and the escrow file.
     """
     from cli.check import run
     from cli.cluster import checks

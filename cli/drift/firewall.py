@@ -1,10 +1,11 @@
-"""Checks at the account that the stack's firewall covers its droplet, with only the stack's rules. Changes nothing.
+"""Checks at the account that the stack's firewalls cover its droplets, with only the stack's rules. Changes nothing.
 
 The engine does not see this by itself: a tag removed from the droplet, or a rule added in the panel, is not a change of
 the stack file. Rules of several firewalls add up, so another one that covers the droplet counts, too.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from cli.lib.stack import Resource, State
 from cli.lib.temporary_firewall import temporary_firewalls
 
 DROPLET, FIREWALL, TAG = "pds-host-droplet", "pds-host-network-firewall", "pds-host-network-tag"
+CLUSTER_NETWORK, CLUSTER_DROPLETS = "pds-cluster-network", "pds-cluster-droplets"
+"""Beginnings of the names of a cluster's resources."""
 
 Rule = tuple[str, str, frozenset[str]]
 """Protocol, ports and addresses."""
@@ -27,6 +30,17 @@ class FirewallGap:
     targets: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Cover:
+    """A firewall, the tag by which it finds droplets, and those droplets, by the state."""
+
+    firewall: Resource
+    tag: str
+    droplets: tuple[Resource, ...]
+    is_cluster: bool = False
+    """A refresh of a cluster's droplet would record the volumes that it has at the moment."""
+
+
 def tag_of(stack: str, state: State) -> str:
     """Return the tag by which the firewall finds the droplet: it has the stack's original name."""
     return next(iter(state.ids("Tag")), f"pds-{stack}")
@@ -34,22 +48,40 @@ def tag_of(stack: str, state: State) -> str:
 
 def firewall_gaps(stack: str, state: State, account: DigitalOceanAccount) -> list[FirewallGap]:
     """Return all differences; empty if there is no droplet to cover. Raises DigitalOceanError."""
-    recorded, recorded_firewall = state.named(DROPLET), state.named(FIREWALL)
-    droplet = account.get(f"droplets/{recorded.id}") if recorded else None
-    if droplet is None or recorded_firewall is None:
-        return []
-    present = account.get(f"firewalls/{recorded_firewall.id}")
+    gaps = (gap for cover in _covers(stack, state) for gap in _gaps(stack, cover, account))
+    return list(dict.fromkeys(gaps))  # of another firewall once, however many droplets it covers
+
+
+def _covers(stack: str, state: State) -> Iterator[_Cover]:
+    droplet, firewall = state.named(DROPLET), state.named(FIREWALL)
+    if droplet and firewall:
+        yield _Cover(firewall=firewall, tag=tag_of(stack, state), droplets=(droplet,))
+    for role in ("server", "worker"):
+        firewall, tag = state.named(f"{CLUSTER_NETWORK}-{role}-firewall"), state.named(f"{CLUSTER_NETWORK}-{role}-tag")
+        numbered = re.compile(rf"{re.escape(CLUSTER_DROPLETS)}-{role}-[0-9]+")
+        droplets = tuple(item for item in state.of("Droplet") if numbered.fullmatch(item.name))
+        if firewall and tag and droplets:
+            yield _Cover(firewall=firewall, tag=tag.id, droplets=droplets, is_cluster=True)
+
+
+def _gaps(stack: str, cover: _Cover, account: DigitalOceanAccount) -> Iterator[FirewallGap]:
+    found = [account.get(f"droplets/{item.id}") for item in cover.droplets]
+    droplets = [item for item in found if item is not None]
+    if not droplets:
+        return
+    present = account.get(f"firewalls/{cover.firewall.id}")
     if present is None:
-        text = f"firewall {recorded_firewall.id} is gone: every port of droplet {droplet['id']} is open to everyone."
-        return [FirewallGap(text=text, targets=(FIREWALL,))]
-    tag = tag_of(stack, state)
+        of = f"droplet {', '.join(str(item['id']) for item in droplets)}"
+        text = f"firewall {cover.firewall.id} is gone: every port of {of} is open to everyone."
+        yield FirewallGap(text=text, targets=(cover.firewall.name,))
+        return
     others = [item for item in account.list_all("firewalls") if item["id"] != present["id"]]
-    return [
-        *_cover(present, droplet, tag),
-        *_rules(present, recorded_firewall),
-        *_others(others, present, droplet, {item["id"] for item in temporary_firewalls(account, stack, tag)}),
-        *_shared_tag(account.list_all("droplets", tag_name=tag), droplet, tag),
-    ]
+    temporary = {item["id"] for item in temporary_firewalls(account, stack, cover.tag)}
+    for droplet in droplets:
+        yield from _cover(present, droplet, cover)
+        yield from _others(others, present, droplet, temporary)
+    yield from _rules(present, cover.firewall)
+    yield from _shared_tag(account.list_all("droplets", tag_name=cover.tag), {i["id"] for i in droplets}, cover.tag)
 
 
 def covers(firewall: Json, droplet: Json) -> bool:
@@ -57,7 +89,8 @@ def covers(firewall: Json, droplet: Json) -> bool:
     return bool(set(firewall["tags"] or ()) & set(droplet["tags"])) or droplet["id"] in (firewall["droplet_ids"] or ())
 
 
-def _cover(firewall: Json, droplet: Json, tag: str) -> Iterator[FirewallGap]:
+def _cover(firewall: Json, droplet: Json, cover: _Cover) -> Iterator[FirewallGap]:
+    tag = cover.tag
     if not covers(firewall, droplet):
         lacks = " and ".join(
             name
@@ -65,12 +98,22 @@ def _cover(firewall: Json, droplet: Json, tag: str) -> Iterator[FirewallGap]:
             if tag not in (item["tags"] or ())
         )
         yield FirewallGap(
-            text=f"no firewall of this stack covers droplet {droplet['id']}: {lacks} lacks the tag {tag}. SSH and "
-            f"Nomad's endpoint are open to everyone.",
-            targets=(DROPLET, FIREWALL),
+            text=f"no firewall of this stack covers droplet {droplet['id']}: {lacks} lacks the tag {tag}. "
+            f"{_open(droplet, cover)}",
+            targets=(cover.firewall.name,) if cover.is_cluster else (DROPLET, FIREWALL),
         )
     elif firewall["status"] == "failed":
-        yield FirewallGap(text=f"DigitalOcean could not apply firewall {firewall['name']}.", targets=(FIREWALL,))
+        yield FirewallGap(
+            text=f"DigitalOcean could not apply firewall {firewall['name']}.", targets=(cover.firewall.name,)
+        )
+
+
+def _open(droplet: Json, cover: _Cover) -> str:
+    if not cover.is_cluster:
+        return "SSH and Nomad's endpoint are open to everyone."
+    has_tag = cover.tag in (droplet["tags"] or ())
+    remedy = "" if has_tag else f" `doctl compute droplet tag {droplet['id']} --tag-name {cover.tag}`"
+    return f"Its ports are open to everyone.{remedy}"
 
 
 def _rules(present: Json, resource: Resource) -> Iterator[FirewallGap]:
@@ -81,19 +124,21 @@ def _rules(present: Json, resource: Resource) -> Iterator[FirewallGap]:
         expected, actual = {_wanted(rule) for rule in recorded}, {_real(rule, peers) for rule in present[key] or ()}
         for rule in sorted(actual - expected, key=str):
             yield FirewallGap(
-                text=f"its firewall lets {_shown(rule, way)}, which the stack does not declare.", targets=(FIREWALL,)
+                text=f"its firewall lets {_shown(rule, way)}, which the stack does not declare.",
+                targets=(resource.name,),
             )
         for rule in sorted(expected - actual, key=str):
-            yield FirewallGap(text=f"its firewall no longer lets {_shown(rule, way)}.", targets=(FIREWALL,))
+            yield FirewallGap(text=f"its firewall no longer lets {_shown(rule, way)}.", targets=(resource.name,))
 
 
 def _wanted(rule: Mapping[str, Any]) -> Rule:
     addresses = rule.get("sourceAddresses") or rule.get("destinationAddresses") or ()
-    return rule["protocol"], _ports(rule.get("portRange")), frozenset(addresses)
+    tags = {f"tags {item}" for item in rule.get("sourceTags") or ()}
+    return rule["protocol"], _ports(rule.get("portRange")), frozenset(addresses) | tags
 
 
 def _real(rule: Json, peers: str) -> Rule:
-    # The program names no droplets, load balancers or tags; a rule that does is another rule.
+    # The program names no droplets and load balancers; a rule that does is another rule.
     named = {f"{kind} {item}" for kind, items in rule[peers].items() if kind != "addresses" for item in items or ()}
     return rule["protocol"], _ports(rule.get("ports")), frozenset(rule[peers].get("addresses") or ()) | named
 
@@ -121,11 +166,11 @@ def _others(others: list[Json], own: Json, droplet: Json, temporary: set[str]) -
             )
 
 
-def _shared_tag(tagged: list[Json], droplet: Json, tag: str) -> Iterator[FirewallGap]:
+def _shared_tag(tagged: list[Json], own: Collection[int], tag: str) -> Iterator[FirewallGap]:
     for item in tagged:
-        if item["id"] != droplet["id"]:
+        if item["id"] not in own:
             yield FirewallGap(
                 text=f"droplet {item['id']} ({item['name']}) has the tag {tag}, too. If it belongs to another "
-                "stack, destroying that stack deletes the tag, and your droplet loses its firewall. Rename that stack "
-                "before its first `up` (`pulumi stack rename`), or remove the tag from the other droplet."
+                "stack, destroying that stack deletes the tag, and this stack's droplets lose their firewall. Rename "
+                "that stack before its first `up` (`pulumi stack rename`), or remove the tag from the other droplet."
             )

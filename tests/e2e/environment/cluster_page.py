@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import yaml
 
+from cli.lib.escrow import PASSPHRASE_FILE
 from tests.contract.club import Club, founded, whole
 from tests.e2e.environment.backups import backup_section
 from tests.e2e.environment.cluster_machines import ClusterMachines
@@ -28,6 +29,7 @@ from tests.support.s3 import BUCKET, s3_server
 from tools.trial.xrpc import Client, RefusedError
 
 PAGE = "docs/guide/cluster.md"
+ESCROW_PASSPHRASE = "six words or more on paper"
 _SSH = """#!/bin/sh
 while [ $# -gt 0 ] && [ "${{1#root@}}" = "$1" ]; do shift; done
 address=${{1#root@}}; shift
@@ -296,8 +298,10 @@ def cluster_operator() -> Iterator[ClusterOperator]:
             program.chmod(0o755)
         (made.folder / "programs/doctl").write_text(_DOCTL)
         (made.folder / "programs/doctl").chmod(0o755)
+        secret = made.folder / "escrow-passphrase"
+        secret.write_text(ESCROW_PASSPHRASE)
         yield ClusterOperator(
-            reader=Reader(made.project, {**made.env}),
+            reader=Reader(made.project, {**made.env, PASSPHRASE_FILE: str(secret)}),
             cluster=replace(cluster, stack=made),
             backup=backup,
             bucket=bucket,

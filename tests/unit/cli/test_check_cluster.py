@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from cli.cluster import checks, endpoint
 from cli.cluster.checks import ClusterSubject
 from cli.cluster.endpoint import ServersAddress
 from cli.cluster.hosts import Cluster
+from cli.lib.stack import State
+from components.render.cluster.user_data import server_hash, worker_hash
 from components.settings.parse import read
 from components.settings.sections.settings import Settings
 from components.takeover.decide import Droplet, Rules
@@ -26,7 +29,12 @@ RUNNING = (200, [{"ID": "job", "ClientStatus": "running"}])
 AUTOPILOT = "GET /v1/operator/autopilot/health"
 STATS = "GET /v1/client/stats?node_id=n-a"
 LEASE = "GET /v1/var/takeover/state"
+RECORD = "GET /v1/var/nomad/jobs/pds-nomad-snapshots/repository?namespace=default"
+SNAPSHOTS = "GET /v1/job/pds-nomad-snapshots?namespace=default"
+HOUR = 3600
 OUTPUTS: dict[str, Any] = {
+    "escrow": {"stack": "fleet", "hosts": {"a": {}}, "nomad_management_token": "t", "nomad_ca_pem": "c"}
+    | {"nomad_ca_key_pem": "k"},
     "hosts": {"a": {}, "b": {}},
     "workers": ["1", "2", "3"],
     "servers": ["101", "102", "103"],
@@ -51,6 +59,10 @@ def _stats(percent: float) -> tuple[int, Any]:
     return 200, {"DiskStats": [*disks, {"Mountpoint": "/srv/nomad", "UsedPercent": percent, "Size": 50 * 1024**3}]}
 
 
+def _meta(configuration: str) -> tuple[int, Any]:
+    return 200, {"Meta": {"pds_configuration": configuration}}
+
+
 class World:
     """The account, and the servers' answers."""
 
@@ -58,7 +70,14 @@ class World:
         self.account = FakeClusterWithServers({"a": 1, "b": 2}, workers=3, now=time.time())
         self.answering = {"203.0.113.9"}
         self.settings, self.outputs = settings, dict(OUTPUTS)
-        nodes = [{"ID": f"n-{host}", "Datacenter": host, "Status": "ready"} for host in ("a", "b")]
+        self.state = State(())
+        nodes = [
+            {"ID": f"n-{host}", "Name": f"host-{host}", "Datacenter": host, "Status": "ready"}
+            | {"NodePool": "default", "Version": "2.0.6"}
+            for host in ("a", "b")
+        ]
+        first = {"ID": "n-1", "Name": "fleet-server-1", "Datacenter": "dc1", "Status": "ready", "NodePool": "servers"}
+        nodes.append(first | {"Version": "2.0.6"})
         lease = json.dumps({"holder": "job", "until": self.account.time + 55})
         self.nomad = Answers(
             {
@@ -70,6 +89,11 @@ class World:
                 "GET /v1/job/caddy/allocations?namespace=host-b": RUNNING,
                 "GET /v1/job/pds-takeover/allocations?namespace=default": RUNNING,
                 LEASE: (200, {"Items": {"lease": lease}}),
+                SNAPSHOTS: (200, {"SubmitTime": (time.time() - 100 * HOUR) * 1e9}),
+                RECORD: (200, {"ModifyTime": (time.time() - HOUR / 2) * 1e9}),
+                "GET /v1/node/n-1": _meta(server_hash(settings, "fleet", 1)),
+                "GET /v1/node/n-a": _meta(worker_hash(settings, "fleet")),
+                "GET /v1/node/n-b": _meta(worker_hash(settings, "fleet")),
                 "GET /v1/var/nomad/jobs/pds-takeover?namespace=default": (200, {"Items": {"TAKEOVER_TOKEN": "t"}}),
             }
         )
@@ -82,14 +106,15 @@ class World:
         monkeypatch.setattr(checks, "DigitalOcean", lambda _token, _url: self.account)
         monkeypatch.setattr(ServersAddress, "has_leader", lambda _found, address: address in self.answering)
         monkeypatch.setattr(endpoint, "DigitalOceanAccount", lambda _token: ServersAccount())
-        subject = ClusterSubject(self.settings, Cluster("fleet", self.outputs, "token"))
+        subject = ClusterSubject(self.settings, Cluster("fleet", self.outputs, "token"), self.state)
         return {result.name: (result.ok, result.remark) for result in checks.run_checks(subject)}
 
 
 @pytest.fixture
 def world() -> World:
     """A healthy cluster with two hosts and a spare."""
-    return World(read(CLUSTER, "Pulumi.fleet.yaml", "fleet"))
+    options = {**CLUSTER, "cluster": {**CLUSTER["cluster"], "escrow": "made"}}
+    return World(read(options, "Pulumi.fleet.yaml", "fleet"))
 
 
 def test_a_healthy_cluster_has_nothing_to_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +122,7 @@ def test_a_healthy_cluster_has_nothing_to_do(world: World, monkeypatch: pytest.M
     assert {name: remark for name, (ok, remark) in found.items() if not ok} == {}
     assert list(found) == [
         "servers' address", "servers", "host a", "disk a", "ingress a", "host b", "disk b", "ingress b", "spares",
-        "takeover", "takeover's token", "clubs",
+        "takeover", "takeover's token", "snapshots", "machines", "firewall", "account", "escrow", "clubs",
     ]  # fmt: skip
     assert found["servers"][1] == "3 of 3 are healthy, and 1 may be lost"
     assert found["host a"][1] == "on worker 1, droplet 1, with its volume and ip-a; clubs chess"
@@ -139,6 +164,13 @@ def _small_worker(world: World) -> None:
     world.account.workers = with_a_small_one  # type: ignore[method-assign]
 
 
+def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        world.nomad.answers[path] = answer
+
+    return change
+
+
 def _lease(holder: str, seconds: float) -> Callable[[World], None]:
     def change(world: World) -> None:
         lease = json.dumps({"holder": holder, "until": world.account.time + seconds})
@@ -158,6 +190,35 @@ def _lose_address(world: World) -> None:
     world.answering = {"198.51.100.102", "198.51.100.103"}
 
 
+def _failed(item: str, why: str) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        known = json.dumps({"at": datetime(2026, 11, 28, tzinfo=UTC).timestamp(), "why": why})
+        world.nomad.answers[LEASE][1]["Items"][item] = known
+
+    return change
+
+
+def _sent(hours: float) -> Callable[[World], None]:
+    return _answer(RECORD, (200, {"ModifyTime": (time.time() - hours * HOUR) * 1e9}))
+
+
+def _without(section: str) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        options = {key: value for key, value in CLUSTER["cluster"].items() if key != section}
+        world.settings = read({**CLUSTER, "cluster": options}, "Pulumi.fleet.yaml", "fleet")
+
+    return change
+
+
+def _no_escrow(world: World) -> None:
+    del world.outputs["escrow"]
+
+
+def _old_server(world: World) -> None:
+    world.nomad.answers["GET /v1/node/n-1"] = _meta("of yesterday")
+    world.nomad.answers["GET /v1/nodes"][1][2]["Version"] = "2.0.4"
+
+
 def _unapplied(world: World) -> None:
     world.outputs["clubs"] = {"chess": {"datacenter": "b"}, "rooks": {"datacenter": "b"}}
 
@@ -165,13 +226,6 @@ def _unapplied(world: World) -> None:
 def _moving(world: World) -> None:
     chess = {"host": "a", "port": 3105, "leaving": {"host": "b", "port": 3105}}
     world.settings = read({**CLUSTER, "clubs": {**CLUSTER["clubs"], "chess": chess}}, "Pulumi.fleet.yaml", "fleet")
-
-
-def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
-    def change(world: World) -> None:
-        world.nomad.answers[path] = answer
-
-    return change
 
 
 @pytest.mark.parametrize(
@@ -199,6 +253,27 @@ def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
         (_lease("job", -120), "takeover", "has not checked the hosts lately"),
         (_lease("laptop:7", 86_400), "takeover", "Its clock is ahead"),
         (_lease("laptop:7", 40), "takeover", "waits for laptop:7, which holds the lease"),
+        (
+            _failed("notify_failed", "404"),
+            "takeover",
+            "'cluster.takeover.notify_url' failed at 2026-11-28 00:00 UTC (404)",
+        ),
+        (
+            _failed("ping_failed", "it does not know"),
+            "takeover",
+            "--path cluster.takeover.ping_url`. Then run `pulumi up",
+        ),
+        (
+            _sent(4),
+            "snapshots",
+            "and one is due every 1 h. `./pds nomad fleet -- job status pds-nomad-snapshots` lists",
+        ),
+        (_answer(RECORD, (404, "")), "snapshots", "none has succeeded since the job was made at"),
+        (_answer(SNAPSHOTS, (404, "")), "snapshots", "Nomad has no job that takes them. Run `pulumi up --stack fleet`"),
+        (_without("snapshots"), "snapshots", "none are configured. If all servers are lost"),
+        (_without("escrow"), "escrow", "Run `./pds escrow fleet`, store the file safely, then run"),
+        (_no_escrow, "escrow", "the state has no escrow"),
+        (_old_server, "machines", "server 1 runs Nomad 2.0.4, and the stack file names"),
         (_unapplied, "clubs", "chess: not applied. Run `pulumi up --stack fleet`"),
         (_moving, "clubs", "`./pds move chess --to fleet` continues"),
     ],
@@ -244,6 +319,21 @@ def test_a_cluster_without_takeover_or_ingress_skips_them(world: World, monkeypa
     assert [name for name, (ok, _) in found.items() if ok is None] == [
         "ingress a", "ingress b", "takeover", "takeover's token",
     ]  # fmt: skip
+
+
+def test_a_first_snapshot_that_is_not_due_yet_is_nothing_to_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.nomad.answers[RECORD] = (404, "")
+    world.nomad.answers[SNAPSHOTS] = (200, {"SubmitTime": (time.time() - 600) * 1e9})
+    ok, remark = world.verdicts(monkeypatch)["snapshots"]
+    assert ok is None
+    assert "the first one is due within 1 h" in remark
+
+
+def test_older_user_data_is_nothing_to_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.nomad.answers["GET /v1/node/n-1"] = world.nomad.answers["GET /v1/node/n-b"] = _meta("of yesterday")
+    ok, remark = world.verdicts(monkeypatch)["machines"]
+    assert ok is None
+    assert remark.startswith("built from older user data: server 1, the worker of host b. No action is needed.")
 
 
 def test_options_of_a_pds_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
