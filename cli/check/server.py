@@ -17,6 +17,10 @@ _LEAST_DAYS = 7
 _SAMPLE = 5
 _ACCOUNTS, _BLOBS = 20, 2
 """Accounts to look at for blobs, and blobs to request."""
+_PAUSED = (
+    "it is paused, and no alert reports that it does not answer. If no restore or move is under way, remove 'paused' "
+    "from the section 'pds:pds' and run `pulumi up`."
+)
 DEFAULT_BLOB_LIMIT = 5 * 1024 * 1024
 """Bytes; the server's default for PDS_BLOB_UPLOAD_LIMIT (config.js of @atproto/pds)."""
 
@@ -32,6 +36,8 @@ def health(subject: Subject) -> CheckVerdict:
         return failed(_silent(subject, state, error))
     except httpx.HTTPError as error:
         return failed(_silent(subject, state, error))
+    if state == "paused":
+        return failed(_PAUSED)
     if answer.status_code != 200:
         return failed(f"/xrpc/_health answers {answer.status_code}. `./pds nomad {subject.stack} -- job status pds`.")
     running, expected = package_of_health(str(answer.json()["version"])), subject.outputs.get("package_version")
@@ -42,7 +48,7 @@ def health(subject: Subject) -> CheckVerdict:
 
 def _silent(subject: Subject, state: object, error: Exception) -> str:
     if state == "paused":
-        return "it is paused. Remove 'paused' from the section 'pds:pds' and run `pulumi up`."
+        return _PAUSED
     return (
         f"nothing answers at {subject.site.address}:{subject.site.port} ({error or type(error).__name__}). "
         "See docs/guide/troubleshooting.md#slow-or-failing-resources."

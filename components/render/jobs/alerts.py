@@ -44,7 +44,8 @@ def alerts_job(settings: Settings, stack: str) -> str:
         ),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={
-            "PDS_HOSTNAME": settings.hostname,
+            # It begins each message. The uptime check is off meanwhile, so no alert reports a pause that is left on.
+            "PDS_HOSTNAME": f"{settings.hostname}{', which is PAUSED' if settings.pds.paused else ''}",
             "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
             "ALERTS_VOLUME_PERCENT": str(VOLUME_PERCENT),
             "ALERTS_ACCOUNTS": str(settings.alerts.accounts),

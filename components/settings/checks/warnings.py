@@ -6,6 +6,7 @@ from components.settings.checks.endpoints import SPACES_REGION, same_bucket
 from components.settings.checks.handles import wildcards
 from components.settings.checks.pds_env import TELEMETRY_SINCE, has_telemetry, unchecked_names
 from components.settings.fields.types import is_at_or_below
+from components.settings.sections import ClusterOptions
 from components.settings.sections.mail_presets import BLOCKED_SMTP_PORTS, USUAL_TLS
 from components.settings.sections.settings import Settings
 
@@ -30,8 +31,40 @@ def _cluster(settings: Settings) -> Iterator[str]:
             "pds:cluster.servers.count: with one Nomad server, no job is placed and no host is moved while it is down. "
             "After its loss, follow docs/guide/cluster.md. PDSes keep serving. Write 3 to survive the loss of one."
         )
-    if cluster.takeover is None:
+    yield from _takeover(cluster)
+    if cluster.snapshots is None:
+        yield (
+            "pds:cluster.snapshots: NO SNAPSHOTS. If all servers are lost, every secret in Nomad's variables is lost "
+            "with them, and each host and club has to be set up in an empty Nomad. Add 'cluster.snapshots'."
+        )
+    elif not cluster.snapshots.ping_url:
+        yield (
+            "pds:cluster.snapshots.ping_url: without it there is no alert if the snapshots fail. Add the ping URL of a "
+            "dead man's switch, for example a check of healthchecks.io."
+        )
+    if cluster.escrow == "pending":
+        yield (
+            "pds:cluster.escrow: NO ESCROW YET. Nomad's CA key and management token, and the snapshots' password, "
+            "are only in this stack's state. Run `./pds escrow STACK`, store the file safely, then run "
+            "`pulumi config set --path cluster.escrow made`."
+        )
+
+
+def _takeover(cluster: ClusterOptions) -> Iterator[str]:
+    takeover = cluster.takeover
+    if takeover is None:
         yield "pds:cluster.takeover: without it, a host that is down stays down until you run `./pds repair`."
+        return
+    if not takeover.notify_url:
+        yield (
+            "pds:cluster.takeover.notify_url: without it the takeover's questions are only in the log of its job. Add "
+            "a webhook, for example Slack's."
+        )
+    if not takeover.ping_url:
+        yield (
+            "pds:cluster.takeover.ping_url: without it there is no alert if the takeover does not run, or cannot look "
+            "at the hosts. Add the ping URL of a dead man's switch, for example a check of healthchecks.io."
+        )
 
 
 def _mail(settings: Settings) -> Iterator[str]:
@@ -67,6 +100,13 @@ def _mail_reports(settings: Settings) -> Iterator[str]:
 
 
 def _alerts(settings: Settings) -> Iterator[str]:
+    alerts = settings.alerts
+    if alerts and alerts.ping_url and not alerts.email and not alerts.slack:
+        yield (
+            "pds:alerts: without 'email' or 'slack' there is no alert if the PDS does not answer, its certificate "
+            "expires, or the droplet's own disk is full: the job that pings 'ping_url' looks at none of these. Add "
+            "'email' or 'slack'."
+        )
     if settings.alerts and not settings.alerts.ping_url:
         yield (
             "pds:alerts.ping_url: without it there is no alert for a full volume, too many accounts, or backups that "
@@ -75,6 +115,15 @@ def _alerts(settings: Settings) -> Iterator[str]:
         )
     if settings.backup and not settings.alerts:
         yield "pds:alerts: no alert reports a failed backup or drill. Add 'alerts', with a 'ping_url'."
+
+
+def _paused(settings: Settings) -> Iterator[str]:
+    if settings.pds.paused:
+        unseen = ", and no alert reports that the PDS does not answer" if settings.alerts else ""
+        yield (
+            f"pds:pds.paused: the server is stopped{unseen}. Members can neither read nor post. If no restore or move "
+            "is under way, remove 'paused' and run `pulumi up`."
+        )
 
 
 def _metrics(settings: Settings) -> Iterator[str]:
@@ -213,6 +262,7 @@ _CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _mail,
     _mail_reports,
     _alerts,
+    _paused,
     _backup,
     _club_quotas,
     _metrics,

@@ -3,6 +3,8 @@
 `test_alerts_script.py` runs the script of the job.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,31 @@ def test_no_alert_fires_while_the_pds_is_created_or_paused(alerted: Evaluation) 
             )
     paused = run(alerts=ALERTS, pds={"paused": True})
     assert paused.one("pds-alerts-uptime").inputs["enabled"] is False, "the operator stopped it"
+
+
+def test_each_message_names_a_pause_that_was_left_on(alerted: Evaluation) -> None:
+    assert "which is PAUSED" not in alerted.jobspec("pds-alerts")
+    paused = run(alerts=ALERTS, pds={"paused": True}).jobspec("pds-alerts")
+    assert re.search(r'PDS_HOSTNAME += "[a-z.]+, which is PAUSED"', paused)
+
+
+def _warned(alerts: Mapping[str, Any], **changes: Any) -> list[str]:
+    return [
+        text
+        for text in warnings(settings_of(alerts=alerts, **changes))
+        if text.startswith(("pds:alerts", "pds:pds.paused"))
+    ]
+
+
+def test_warns_of_a_dead_man_s_switch_alone_which_does_not_look_at_the_pds() -> None:
+    (text,) = _warned({"ping_url": ALERTS["ping_url"]})
+    assert "no alert if the PDS does not answer, its certificate expires" in text
+    assert _warned(ALERTS) == []
+
+
+def test_warns_of_a_pause_that_is_left_on() -> None:
+    (text,) = _warned(ALERTS, pds={"paused": True})
+    assert text.startswith("pds:pds.paused: the server is stopped, and no alert reports that the PDS does not answer.")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from components.settings.host_contract import terms_at, terms_for
 from components.settings.parse import read, with_content
 from components.settings.sections.settings import Settings
 from offline.mock_engine import ROOT
-from tests.support.programs import CLUSTER, document
+from tests.support.programs import BACKUP, CLUSTER, document
 
 
 def _with(path: str, value: Any) -> dict[str, Any]:
@@ -140,6 +140,24 @@ def test_a_club_that_moves_takes_room_on_both_hosts() -> None:
     assert host_room(settings, "a") == host_room(_read(CLUSTER), "a")
 
 
-def test_warns_of_one_server_and_of_no_takeover() -> None:
-    texts = list(warnings(_read(_with("cluster", {"hosts": {"a": {}, "b": {}}, "servers": {"count": 1}}))))
-    assert [text.partition(":")[2].partition(":")[0] for text in texts] == ["cluster.servers.count", "cluster.takeover"]
+def _warned(options: Mapping[str, Any]) -> list[str]:
+    """The options of which a preview warns."""
+    return [text.partition(":")[2].partition(":")[0] for text in warnings(_read(options))]
+
+
+def test_warns_of_one_server_and_of_what_is_not_configured() -> None:
+    assert _warned(_with("cluster", {"hosts": {"a": {}, "b": {}}, "servers": {"count": 1}})) == [
+        "cluster.servers.count", "cluster.takeover", "cluster.snapshots", "cluster.escrow",
+    ]  # fmt: skip
+
+
+def test_warns_of_a_takeover_and_snapshots_whose_failure_is_told_to_no_person() -> None:
+    options = _with("cluster.takeover", {"token": "dop_v1_t"})
+    options["cluster"] = {**options["cluster"], "snapshots": BACKUP, "escrow": "made"}
+    assert _warned(options) == [
+        "cluster.takeover.notify_url", "cluster.takeover.ping_url", "cluster.snapshots.ping_url",
+    ]  # fmt: skip
+
+
+def test_does_not_warn_of_a_cluster_with_everything() -> None:
+    assert _warned(_with("cluster.escrow", "declined")) == []
