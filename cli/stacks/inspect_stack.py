@@ -5,7 +5,7 @@ An unknown value is None, with one note about the reason. No secret is kept.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from cli.stacks.stack_files import KnownStack
 from components.clients import pds_admin
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
+from components.render.jobs.alerts import patience
 from components.render.jobs.backup import JOB as BACKUP_JOB
 from components.render.jobs.drill import JOB as DRILL_JOB
 from components.render.jobs.pds import JOB
@@ -100,6 +101,8 @@ def inspect_stack(stack: Stack, known: KnownStack, disk_limit: int | None) -> St
         notes.append(str(error))
     if known.settings and not known.settings.backup:
         ended = dict.fromkeys((BACKUP_JOB, DRILL_JOB), "none")
+    elif known.settings:
+        notes += _late(ended, stack.name, patience(known.settings), datetime.now(UTC))
     return StackStatus(
         state=state,
         version=version,
@@ -121,6 +124,18 @@ def _usage_notes(used: Mapping[str, Any], name: str) -> Iterator[str]:
     if used["uploads"]:
         mib = used["uploads_kib"] / 1024
         yield f"{used['uploads']} uploads that no record names take {mib:.1f} MiB: ./pds usage {name}"
+
+
+def _late(ended: Mapping[str, str | None], name: str, hours_of: Mapping[str, str], now: datetime) -> Iterator[str]:
+    """Which last success of backup and drill is too old, by the same hours as the alerts."""
+    for job, key in ((BACKUP_JOB, "ALERTS_BACKUP_HOURS"), (DRILL_JOB, "ALERTS_DRILL_HOURS")):
+        text, hours = ended.get(job), int(hours_of[key])
+        if text is None or text.startswith("none"):
+            continue
+        at, run = datetime.fromisoformat(text), job.removeprefix("pds-")
+        if now - at > timedelta(hours=hours):
+            shown = f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            yield f"its last good {run} is of {shown}, more than {hours} hours ago: ./pds check {name}"
 
 
 def _cluster(stack: Stack) -> StackStatus:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,22 @@ def test_shows_the_newest_successful_backup_of_nomad_or_the_run_status(
     assert "2026-09-21 14:20 UTC" in capsys.readouterr().out, "a time names its zone"
     app.main(["list"])
     assert "2026-09-21 14:20" in capsys.readouterr().out
+
+
+def test_a_note_names_a_backup_or_a_drill_that_is_too_old(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.stack("chess", club("chess", 3101) + BACKUP, **OUTPUTS)
+    now = datetime.now(UTC)
+    world.ran("pds-backup")
+    world.ran("pds-drill")
+    world.usage = {**USAGE, "backup": now.isoformat(), "drill": (now - timedelta(days=7)).isoformat()}
+    assert not [note for note in shown(capsys)[1]["notes"] if "its last good" in note]
+    world.usage = {**USAGE, "backup": "2026-01-02T03:04:00.000Z", "drill": "2026-01-01T03:04:00.000Z"}
+    assert [note for note in shown(capsys)[1]["notes"] if "its last good" in note] == [
+        "chess: its last good backup is of 2026-01-02 03:04 UTC, more than 2 hours ago: ./pds check chess",
+        "chess: its last good drill is of 2026-01-01 03:04 UTC, more than 192 hours ago: ./pds check chess",
+    ]
 
 
 def test_values_that_cannot_be_queried_are_empty_with_one_note_each(
