@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.digitalocean import Api, World
 from tests.e2e.digitalocean.account import add_key
+from tests.e2e.digitalocean.errors import ApiError
 from tests.e2e.environment.api_client import KEY, TOKEN, Client, served
 
 
@@ -28,7 +29,7 @@ def test_nth_call_fails_and_changes_nothing(client: Client, kind: str, status: i
     assert ("Retry-After" in answer.headers) == (kind == "429")
     assert len(client.ask("GET", "/tags")["tags"]) == 1
     client.ask("POST", "/tags", {"name": "second"}, 201)
-    assert client.api.control("GET", "faults")["faults"][0]["struck"]
+    assert client.api.fault_rules()[0]["struck"]
 
 
 def test_call_with_a_lost_response_has_acted(client: Client) -> None:
@@ -46,7 +47,7 @@ def test_hanging_call_has_not_acted(client: Client) -> None:
 
 
 def test_refuses_an_unknown_fault(client: Client) -> None:
-    with pytest.raises(httpx.HTTPStatusError):
+    with pytest.raises(ApiError, match="kind has to be one of"):
         client.api.fail("POST", "/v2/tags", "explode")
 
 

@@ -24,7 +24,7 @@ def _urn(address: Json) -> str:
 
 
 def _busy(world: World, ip: str) -> bool:
-    return any(item.status == "in-progress" and item.address == ip for item in world.actions.values())
+    return any(item.address == ip for item in world.running())
 
 
 def _find(call: Call) -> Json:

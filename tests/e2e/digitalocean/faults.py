@@ -1,6 +1,6 @@
 """Faults on demand: the Nth matching call fails, in one of the ways in which calls fail.
 
-Tests set rules through the control route. A rule is used once; the used ones are kept.
+Tests set rules through `Api.fail`. A rule is used once; the used ones are kept.
 """
 
 import re
@@ -43,7 +43,7 @@ class Faults:
     rules: list[Fault] = field(default_factory=list)
 
     def add(self, body: Any) -> Fault:
-        """A rule from the control route. Raises ApiError."""
+        """Add a rule. Raises ApiError."""
         known: Fields = {
             "method": str,
             "path": str,

@@ -1,7 +1,7 @@
 """The API over HTTP, on loopback: routes, token, request log, faults, and the clock that ends actions.
 
-A request passes through token, fault, route, handler and log, in this order. The control routes under `/_bench/` are
-not the API's; they are for tests, and like everything here they answer on loopback only.
+A request passes through token, fault, route, handler and log, in this order. Everything here answers on loopback only.
+Tests read the account and set faults through `Api`, without a request.
 
 The log has a JSON object a line: time, method, path, query, body, status, and the error or fault if there was one.
 Bodies are kept, so that a test can search them for secrets; the Authorization header is not.
@@ -20,11 +20,10 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import httpx
 from aiohttp import web
 
 from tests.e2e.digitalocean import account, addresses, alerts, droplets, names, networks, projects, spaces, volumes
-from tests.e2e.digitalocean.calls import Answer, Call, Route, read_fields
+from tests.e2e.digitalocean.calls import Answer, Call, Route
 from tests.e2e.digitalocean.errors import ApiError, forbidden, refused, too_many, unauthorized, unknown_route
 from tests.e2e.digitalocean.faults import Fault, Faults
 from tests.e2e.digitalocean.limits import RateLimit
@@ -127,18 +126,28 @@ class Api:
         self.world.write(self.dump_file)
         self._log.close()
 
-    def dump(self) -> Json:
-        """The present account."""
-        return self.control("GET", "state")
+    def dump(self, *kinds: str) -> Json:
+        """The present account, or these kinds of its resources."""
+        with self._lock:
+            copied: Json = json.loads(json.dumps(self.world.dump(*kinds)))
+        return copied
 
     def fail(self, method: str, path: str, kind: str, nth: int = 1, seconds: float = 3600) -> None:
-        """Make the `nth` matching call fail; see `faults`."""
-        rule = {"method": method, "path": path, "kind": kind, "nth": nth, "seconds": seconds}
-        self.control("POST", "faults", rule)
+        """Make the `nth` matching call fail; see `faults`. Raises ApiError."""
+        self.faults.add({"method": method, "path": path, "kind": kind, "nth": nth, "seconds": seconds})
+
+    def fault_rules(self) -> list[Json]:
+        """Every rule that was set, and whether its call has failed."""
+        return self.faults.shown()
+
+    def clear_faults(self) -> None:
+        """Remove every rule."""
+        self.faults = replace(self.faults, rules=[])
 
     def age(self, seconds: float) -> None:
         """Let every action be older by so much."""
-        self.control("POST", "age", {"seconds": seconds})
+        with self._lock:
+            self.world.age(seconds)
 
     @contextmanager
     def without_faults(self) -> Iterator[None]:
@@ -148,13 +157,6 @@ class Api:
             yield
         finally:
             self.faults = waiting
-
-    def control(self, method: str, what: str, body: Json | None = None) -> Json:
-        """A call of a control route."""
-        done = httpx.request(method, f"{self.url}/_bench/{what}", json=body, trust_env=False)
-        done.raise_for_status()
-        found: Json = done.json()
-        return found
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The body of the response to a request with the account's token, without a connection. Token, limit, faults
@@ -216,8 +218,6 @@ class Api:
             "query": dict(request.query),
             "body": _decoded(text),
         }
-        if request.path.startswith("/_bench/"):
-            return self._control(request.method, request.path.removeprefix("/_bench/"), about["body"])
         fault: Fault | None = None
         try:
             granted = self._authenticate(request)
@@ -280,26 +280,6 @@ class Api:
     def _record(self, about: Json) -> None:
         self._log.write(json.dumps(about) + "\n")
         self._log.flush()
-
-    def _control(self, method: str, what: str, body: Any) -> web.Response:
-        try:
-            if (method, what) == ("GET", "state"):
-                with self._lock:
-                    return web.json_response(self.world.dump())
-            if (method, what) == ("GET", "faults"):
-                return web.json_response({"faults": self.faults.shown()})
-            if (method, what) == ("POST", "faults"):
-                self.faults.add(body)
-                return web.json_response({"faults": self.faults.shown()})
-            if (method, what) == ("POST", "age"):
-                self.world.age(read_fields(body, {"seconds": (int, float)}, required=("seconds",))["seconds"])
-                return web.json_response({})
-            if (method, what) == ("DELETE", "faults"):
-                self.faults = replace(self.faults, rules=[])
-                return web.json_response({"faults": []})
-        except ApiError as error:
-            return web.json_response({"message": error.message}, status=error.status)
-        return web.json_response({"message": f"no control route {method} {what}"}, status=404)
 
 
 def _decoded(text: str) -> Any:

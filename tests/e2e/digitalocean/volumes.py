@@ -40,7 +40,7 @@ def find(world: World, identity: str) -> Json:
 
 
 def _acting(world: World, identity: str) -> bool:
-    return any(item.status == "in-progress" and item.volume_id == identity for item in world.actions.values())
+    return any(item.volume_id == identity for item in world.running())
 
 
 def _create(call: Call) -> Answer:

@@ -22,6 +22,11 @@ from typing import Any, Protocol
 Json = dict[str, Any]
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+_DUMPED = (
+    *("droplets", "volumes", "reserved_ips", "firewalls", "vpcs", "tags", "keys", "domains", "records", "projects"),
+    *("uptime_checks", "uptime_alerts", "alert_policies", "spaces_keys", "actions", "failures"),
+)
+"""The fields of `World` that `dump` has."""
 
 
 class Machines(Protocol):
@@ -196,6 +201,7 @@ class World:
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._addresses = itertools.count(1)
+        self._running: list[Action] = []
         self.account_uuid = uuid.uuid4().hex
         self.default_project = self.new_uuid()
         self.projects[self.default_project] = {
@@ -259,16 +265,21 @@ class World:
             **about,
         )
         self.actions[action.id] = action
+        self._running.append(action)
         return action
 
     def machine(self, work: Callable[[], None]) -> None:
         """Run a machine's work outside any action."""
         self.pool.submit(work).add_done_callback(self._failed)
 
+    def running(self) -> list[Action]:
+        """The actions in progress."""
+        self._running = [action for action in self._running if action.status == "in-progress"]
+        return self._running
+
     def settle(self) -> None:
         """End the actions whose time has come, oldest first."""
-        running = [action for action in self.actions.values() if action.status == "in-progress"]
-        for action in sorted(running, key=lambda item: item.due):
+        for action in sorted(self.running(), key=lambda item: item.due):
             if time.monotonic() < action.due or self._is_stuck(action):
                 continue
             if action.work is not None:
@@ -286,15 +297,12 @@ class World:
 
     def busy(self, droplet_id: int) -> bool:
         """Whether an action on this droplet is in progress that will end."""
-        return any(
-            item.status == "in-progress" and item.droplet_id == droplet_id and not self._is_stuck(item)
-            for item in self.actions.values()
-        )
+        return any(item.droplet_id == droplet_id and not self._is_stuck(item) for item in self.running())
 
     def give_up(self, droplet_id: int) -> None:
         """The droplet is deleted: its detaches that did not end end with it."""
-        for action in self.actions.values():
-            if action.droplet_id == droplet_id and action.status == "in-progress" and self._is_stuck(action):
+        for action in self.running():
+            if action.droplet_id == droplet_id and self._is_stuck(action):
                 action.status, action.completed_at = "errored", self.now()
 
     def _is_stuck(self, action: Action) -> bool:
@@ -328,16 +336,15 @@ class World:
         """Wait for the machines' work."""
         self.pool.shutdown(wait=True)
 
-    def dump(self) -> Json:
-        """Everything, in a form that can be written to a file."""
-        actions = {
-            number: {key: value for key, value in vars(item).items() if key not in ("finish", "work", "due")}
+    def dump(self, *kinds: str) -> Json:
+        """Everything, or these kinds, in a form that can be written to a file."""
+        return {kind: getattr(self, kind) if kind != "actions" else self._plain_actions() for kind in kinds or _DUMPED}
+
+    def _plain_actions(self) -> Json:
+        return {
+            str(number): {key: value for key, value in vars(item).items() if key not in ("finish", "work", "due")}
             for number, item in self.actions.items()
         }
-        kinds = ("droplets", "volumes", "reserved_ips", "firewalls", "vpcs", "tags", "keys", "domains", "records")
-        more = ("uptime_checks", "uptime_alerts", "alert_policies", "spaces_keys")
-        things = {kind: getattr(self, kind) for kind in (*kinds, *more)}
-        return {**things, "projects": self.projects, "actions": actions, "failures": self.failures}
 
     def write(self, file: Path) -> None:
         """The dump, in one rename."""

@@ -64,12 +64,12 @@ def interrupted(running: E2eEnvironment, when: When, strike: Strike, *command: s
 
 def held(running: E2eEnvironment, method: str, *paths: str) -> When:
     """The moment when the API has executed a call of each of these kinds and responded to none."""
-    running.api.control("DELETE", "faults")
+    running.api.clear_faults()
     for path in paths:
         running.api.fail(method, path, "held")
 
     def when(_said: str) -> bool:
-        return all(rule["struck"] for rule in running.api.control("GET", "faults")["faults"])
+        return all(rule["struck"] for rule in running.api.fault_rules())
 
     return when
 

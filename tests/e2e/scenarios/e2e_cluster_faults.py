@@ -188,7 +188,7 @@ def test_a_takeover_that_is_killed_at_each_step_goes_on(scenario: Scenario) -> N
         for number, moment in enumerate(moments):
             until(lambda number=number: _struck(scenario)[number], _BACK, moment)
             takeovers.kill(scenario.machines)
-        api.control("DELETE", "faults")
+        api.clear_faults()
     _comes_not_back(scenario, dead)
 
 
@@ -209,7 +209,7 @@ def test_a_takeover_waits_while_a_call_fails_in_each_way(scenario: Scenario) -> 
                     api.fail("GET", path, kind, nth, seconds=2)
             until(lambda begun=begun: _struck(scenario)[begun], _BACK, f"request {begun} on the volume or the address")
         until(lambda: all(_struck(scenario)), _BACK, "every call failed")
-        api.control("DELETE", "faults")
+        api.clear_faults()
 
 
 def test_a_takeover_waits_while_the_api_is_away(scenario: Scenario) -> None:
@@ -221,7 +221,7 @@ def test_a_takeover_waits_while_the_api_is_away(scenario: Scenario) -> None:
         for nth in range(1, 7):
             api.fail("*", "/v2/.*", "500", nth)
         until(lambda: all(_struck(scenario)), 120, "6 calls that failed")
-        api.control("DELETE", "faults")
+        api.clear_faults()
 
 
 def test_a_host_whose_agent_is_frozen_is_fenced_by_the_detach(scenario: Scenario) -> None:
@@ -329,7 +329,7 @@ def test_a_host_comes_back_after_all_workers_were_deleted(scenario: Scenario) ->
 
 def _struck(scenario: Scenario) -> list[bool]:
     """Whether each fault has happened, in the order in which they were set."""
-    return [rule["struck"] for rule in scenario.cluster.api.control("GET", "faults")["faults"]]
+    return [rule["struck"] for rule in scenario.cluster.api.fault_rules()]
 
 
 def _is_detaching(scenario: Scenario) -> bool:

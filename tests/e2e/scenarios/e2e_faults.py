@@ -74,7 +74,7 @@ def test_up_recovers_from_every_failing_call(kind: str, tmp_path: Path) -> None:
         assert orphans(running) == {"orphans": [], "missing": [], "gaps": [], "empty": False}
         running.pulumi("preview", "--expect-no-changes")
 
-        running.api.control("DELETE", "faults")
+        running.api.clear_faults()
         for method, path in DESTROYED:
             running.api.fail(method, path, kind, seconds=_HANG)
         running.pulumi("state", "unprotect", "--all", "--yes")
@@ -118,11 +118,7 @@ def _put_right(running: E2eEnvironment, leaving: bool) -> None:
 
 def _waiting(running: E2eEnvironment) -> list[str]:
     """The calls that were not made and therefore did not fail."""
-    return [
-        f"{rule['method']} {rule['path']}"
-        for rule in running.api.control("GET", "faults")["faults"]
-        if not rule["struck"]
-    ]
+    return [f"{rule['method']} {rule['path']}" for rule in running.api.fault_rules() if not rule["struck"]]
 
 
 def _beyond_one_stack(running: E2eEnvironment) -> dict[str, int]:
