@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.environment.api_client import Client, Json, served
+from tests.e2e.environment.api_client import Client, Json, Unconnected, served
 
 CHECK: Mapping[str, Any] = {
     "name": "pds-test",
@@ -40,7 +40,7 @@ POLICY: Mapping[str, Any] = {
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    with served(tmp_path) as made:
+    with served(tmp_path, client=Unconnected) as made:
         yield made
 
 

@@ -122,7 +122,7 @@ def test_deleted_droplet_leaves_volume_and_address(client: Client) -> None:
         client.ask("POST", f"/reserved_ips/{ip}/actions", {"type": "assign", "droplet_id": number}, 201)["action"]
     )
     client.ask("DELETE", f"/droplets/{number}", status=204)
-    client.until(lambda: {"code": client.http.get(f"/droplets/{number}").status_code}, lambda it: it["code"] == 404)
+    client.gone(f"/droplets/{number}")
     assert client.ask("GET", f"/volumes/{volume['id']}")["volume"]["droplet_ids"] == []
     assert client.ask("GET", f"/reserved_ips/{ip}")["reserved_ip"]["droplet"] is None
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from components.takeover.services import DigitalOcean, Refused, Unavailable
-from tests.e2e.environment.api_client import TOKEN, Client, served
+from tests.e2e.environment.api_client import TOKEN, Client, Unconnected, served
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    with served(tmp_path) as made:
+    with served(tmp_path, client=Unconnected) as made:
         yield made
 
 

@@ -17,12 +17,12 @@ from components.dynamic.cluster import ClusterAccountProvider
 from components.takeover.services import DigitalOcean
 from tests.e2e.digitalocean import catalog
 from tests.e2e.digitalocean.scopes import TAKEOVER
-from tests.e2e.environment.api_client import TOKEN, Client, served
+from tests.e2e.environment.api_client import TOKEN, Client, Unconnected, served
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    with served(tmp_path) as made:
+    with served(tmp_path, client=Unconnected) as made:
         yield made
 
 
@@ -300,9 +300,7 @@ def test_workers_that_are_rebuilt_are_no_change(client: Client) -> None:
     written = provider.update("id", {**_PROPS, "workers": _workers(1, 1)}, after).outs
     assert written is not None
     client.ask("DELETE", f"/droplets/{spare}", status=204)
-    client.until(
-        lambda: {"status": client.http.get(f"/droplets/{spare}").status_code}, lambda found: found["status"] == 404
-    )
+    client.gone(f"/droplets/{spare}")
     for is_preview in (True, False):
         assert not provider.diff("id", written, {**after, "is_preview": is_preview}).changes
 
@@ -310,7 +308,5 @@ def test_workers_that_are_rebuilt_are_no_change(client: Client) -> None:
 @pytest.mark.usefixtures("_shell")
 def test_accepts_to_replace_a_carrier_that_is_gone(client: Client, carrier: int) -> None:
     client.ask("DELETE", f"/droplets/{carrier}", status=204)
-    client.until(
-        lambda: {"status": client.http.get(f"/droplets/{carrier}").status_code}, lambda found: found["status"] == 404
-    )
+    client.gone(f"/droplets/{carrier}")
     refuse_rebuilt_carriers(_workers(1, 1, 2), _workers(1, 1, 3))

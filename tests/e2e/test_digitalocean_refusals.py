@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.environment.api_client import DROPLET, FIREWALL, KEY, VOLUME, Client, Json, served
+from tests.e2e.environment.api_client import DROPLET, FIREWALL, KEY, VOLUME, Client, Json, Unconnected, served
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    with served(tmp_path) as made:
+    with served(tmp_path, client=Unconnected) as made:
         yield made
 
 

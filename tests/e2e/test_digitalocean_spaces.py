@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.digitalocean.world import NoSpaces
-from tests.e2e.environment.api_client import Client, served
+from tests.e2e.environment.api_client import Client, Unconnected, served
 
 KEY: Mapping[str, Any] = {"name": "pds-test", "grants": [{"bucket": "a-bucket", "permission": "readwrite"}]}
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    with served(tmp_path) as made:
+    with served(tmp_path, client=Unconnected) as made:
         made.api.world.spaces = NoSpaces({"a-bucket", "another"})
         yield made
 

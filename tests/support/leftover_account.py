@@ -14,7 +14,7 @@ from cli.drift.orphan import Orphan
 from cli.drift.orphans import OrphanReport
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import Stack
-from tests.e2e.environment.api_client import FIREWALL, TOKEN, Client, served
+from tests.e2e.environment.api_client import FIREWALL, TOKEN, Client, Unconnected, served
 from tests.support.fake_pulumi import FakePulumi, Made
 
 ZONE = "noted.at"
@@ -75,9 +75,7 @@ class Owner:
         kind, number = self.made[name][1].rpartition(":")[2], self.made[name][2]
         path = {"Droplet": "droplets", "Volume": "volumes", "ReservedIp": "reserved_ips", "Firewall": "firewalls"}[kind]
         self.client.ask("DELETE", f"/{path}/{number}", status=204)
-        self.client.until(
-            lambda: {"code": self.client.http.get(f"/{path}/{number}").status_code}, lambda it: it["code"] == 404
-        )
+        self.client.gone(f"/{path}/{number}")
 
     def look(self) -> OrphanReport:
         """The findings of `./pds orphans`."""
@@ -111,7 +109,7 @@ class Owner:
 @contextmanager
 def owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
     """An operator whose state and account agree; the account also has resources of another stack."""
-    with served(folder / "api", action_seconds=0) as client:
+    with served(folder / "api", action_seconds=0, client=Unconnected) as client:
         operator = Owner(client, FakePulumi(folder, monkeypatch), {})
         operator.configure()
         _other_stack(client)

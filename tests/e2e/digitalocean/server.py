@@ -158,11 +158,19 @@ class Api:
         finally:
             self.faults = waiting
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The body of the response to a request with the account's token, without a connection. Token, limit, faults
-        and log have no part in it. Raises ApiError."""
+    def ask(self, method: str, path: str, body: Any = None) -> Answer:
+        """The response to a request with the account's token, without a connection. Token, limit, faults and log have
+        no part in it."""
         parts = urlsplit(path)
-        return self._answer(method, parts.path, dict(parse_qsl(parts.query)), body, None).body
+        try:
+            done = self._answer(method, parts.path, dict(parse_qsl(parts.query)), body, None)
+        except ApiError as error:
+            done = self._refusal(error)
+        return Answer(done.status, json.loads(json.dumps(done.body)))
+
+    def _refusal(self, error: ApiError) -> Answer:
+        body = {"id": error.identity, "message": error.message, "request_id": self.world.new_uuid()}
+        return Answer(error.status, body)
 
     def _answer(
         self, method: str, path: str, query: Mapping[str, str], body: Any, granted: frozenset[str] | None
@@ -231,8 +239,7 @@ class Api:
             return self._cut(request)
         except ApiError as error:
             about["error"] = error.message
-            body = {"id": error.identity, "message": error.message, "request_id": self.world.new_uuid()}
-            return self._answered(about, Answer(error.status, body), error.headers)
+            return self._answered(about, self._refusal(error), error.headers)
         if fault is not None:
             self._record({**about, "status": None})
             if fault.kind == "held":

@@ -1,5 +1,6 @@
 """A client of the e2e environment's API for its own tests, and machines that only record their calls."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -79,12 +80,16 @@ class Client:
             base_url=f"{api.url}/v2", headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=5
         )
 
+    def send(self, method: str, path: str, body: Any = None) -> tuple[int, Json]:
+        """Status and decoded body of the response."""
+        answer = self.http.request(method, path, json=body)
+        return answer.status_code, answer.json() if answer.content else {}
+
     def ask(self, method: str, path: str, body: Any = None, status: int = 200) -> Json:
         """The decoded response; asserts its status."""
-        answer = self.http.request(method, path, json=body)
-        assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
-        found: Json = answer.json() if answer.content else {}
-        return found
+        found, answer = self.send(method, path, body)
+        assert found == status, f"{method} {path}: {found} {answer}"
+        return answer
 
     def refused(self, method: str, path: str, body: Any = None, status: int = 422) -> str:
         """The message of an error response, in the API's form of errors."""
@@ -95,6 +100,10 @@ class Client:
     def finished(self, action: Json) -> Json:
         """The action, polled until it is over."""
         return self.until(lambda: self.ask("GET", f"/actions/{action['id']}")["action"], lambda it: it["completed_at"])
+
+    def gone(self, path: str) -> None:
+        """Wait until there is no such resource."""
+        self.until(lambda: {"status": self.send("GET", path)[0]}, lambda it: it["status"] == 404)
 
     def until(self, ask: Callable[[], Json], good: Callable[[Json], Any]) -> Json:
         """Repeat the request until the response is good, for twenty seconds at most."""
@@ -118,10 +127,19 @@ class Client:
         return made
 
 
+class Unconnected(Client):
+    """A client that makes its requests without connections, for tests of what the API does."""
+
+    def send(self, method: str, path: str, body: Any = None) -> tuple[int, Json]:
+        """Status and decoded body of the response."""
+        answer = self.api.ask(method, f"/v2{path}", json.loads(json.dumps(body)))
+        return answer.status, answer.body or {}
+
+
 @contextmanager
-def served(state: Path, action_seconds: float = 0.15) -> Iterator[Client]:
+def served(state: Path, action_seconds: float = 0.15, client: type[Client] = Client) -> Iterator[Client]:
     """A new account's API, and a client of it. An action is over after `action_seconds`, at the next request at the
     earliest."""
     machines = Machines()
     with Api(World(machines=machines, action_seconds=action_seconds, token=TOKEN), state) as api:
-        yield Client(api, machines)
+        yield client(api, machines)

@@ -171,9 +171,7 @@ def test_a_lost_reserved_ip_requires_a_new_host(alice: Owner, capsys: pytest.Cap
     assert run(alice) == 1
     assert "needs a new host" in capsys.readouterr().out
     alice.client.ask("DELETE", f"/droplets/{number}", status=204)
-    alice.client.until(
-        lambda: {"code": alice.client.http.get(f"/droplets/{number}").status_code}, lambda it: it["code"] == 404
-    )
+    alice.client.gone(f"/droplets/{number}")
     assert run(alice) == 0
     assert {"pds-host-network-ip", "pds-host-droplet"} <= targets(alice.pulumi.ran[0])
 

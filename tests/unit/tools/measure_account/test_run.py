@@ -3,7 +3,6 @@
 A run is interrupted at each request that changes something, before and after it, and at one of each kind of the others.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ import pytest
 
 from components.takeover.services import Http, Refused, Unavailable
 from tests.e2e.digitalocean import Api, World
-from tests.e2e.digitalocean.errors import ApiError
 from tests.e2e.digitalocean.limits import RateLimit
 from tests.e2e.environment.api_client import FIREWALL, TOKEN, Client
 from tests.unit.tools.measure_account.fleet import Fleet
@@ -126,12 +124,12 @@ def unconnected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """The same without connections, for the thousands of requests of hundreds of runs."""
 
     def call(_http: Http, method: str, path: str, body: Any) -> Any:
-        try:
-            return json.loads(json.dumps(bench.client.api.ask(method, path, body) or {}))
-        except ApiError as error:
-            if error.status == 404 and method == "GET":
-                return None
-            raise Refused(error.status, str(error)) from None
+        answer = bench.client.api.ask(method, path, body)
+        if answer.status == 404 and method == "GET":
+            return None
+        if answer.status >= 400:
+            raise Refused(answer.status, str(answer.body))
+        return answer.body or {}
 
     bench.count(monkeypatch, call)
     return bench
