@@ -4,8 +4,6 @@ The project uses the words of Pulumi, Nomad, DigitalOcean and the AT Protocol. A
 which the name was retired: `room` for a club's namespace, not for free space.
 """
 
-import ast
-import builtins
 import re
 import subprocess
 from functools import cache
@@ -71,36 +69,12 @@ def _files() -> dict[str, str]:
 @pytest.mark.parametrize("pattern", RETIRED, ids=lambda pattern: RETIRED[pattern][:40])
 def test_no_file_uses_a_retired_name(pattern: str) -> None:
     names = re.compile(pattern, re.MULTILINE)
+    wider = re.compile(pattern.replace(r"\b", ""), re.MULTILINE)
     lines = [
         f"{file}:{number}: {line.strip()[:100]}"
         for file, text in _files().items()
-        if names.search(text)  # many times as fast as line by line
+        if wider.search(text) and names.search(text)  # many times as fast as line by line, and with `\b` first
         for number, line in enumerate(text.splitlines(), 1)
         if names.search(line)
     ]
     assert lines == [], f"instead: {RETIRED[pattern]}"
-
-
-def _raised(docstring: str) -> set[str]:
-    """The errors that the sentences with `Raises` name, without those of other packages, such as `click.Abort`."""
-    sentences = re.findall(r"\bRaises\b(?:[^.]|\.\w)*", docstring)
-    return {name for text in sentences for name in re.findall(r"(?<![\w.])[A-Z]\w*(?:Error|Exception)\b", text)}
-
-
-def test_every_error_that_a_docstring_names_exists() -> None:
-    known, named = set(dir(builtins)), dict[str, str]()
-    for file in (name for name in _files() if name.endswith(".py")):
-        for node in ast.walk(ast.parse(_files()[file])):
-            if isinstance(node, ast.ClassDef):
-                known.add(node.name)
-            if isinstance(node, ast.ImportFrom):
-                known.update(alias.asname or alias.name for alias in node.names)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                named.update(dict.fromkeys(_raised(ast.get_docstring(node) or ""), file))
-    assert len(named) > 30
-    assert {name: file for name, file in named.items() if name not in known} == {}
-
-
-def test_finds_the_errors_of_a_docstring() -> None:
-    text = "Open it.\n\nRaises AccountError and\n    LetInError, or click.Abort. OtherError is not raised."
-    assert _raised(text) == {"AccountError", "LetInError"}

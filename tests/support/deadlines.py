@@ -21,35 +21,34 @@ _NO_WAIT = ("club", "self")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def endless(source: str) -> list[str]:
-    """Return `LINE: fault` for each wait in `source` that has no deadline and no excuse."""
+def endless(source: str, tree: ast.Module | None = None) -> list[str]:
+    """Return `LINE: fault` for each wait in `source` that has no deadline and no excuse. `tree` is its syntax tree."""
     if not _MAY_WAIT.search(source):
         return []
     lines = source.splitlines()
-    return [f"{line}: {fault}" for line, fault in sorted(_faults(ast.parse(source))) if _EXCUSE not in lines[line - 1]]
+    faults = sorted(_faults(tree or ast.parse(source)))
+    return [f"{line}: {fault}" for line, fault in faults if _EXCUSE not in lines[line - 1]]
 
 
 def _faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    coroutines = [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)]
+    nodes = list(ast.walk(tree))
+    coroutines = [node for node in nodes if isinstance(node, ast.AsyncFunctionDef)]
     awaited = {id(node) for coroutine in coroutines for node in ast.walk(coroutine)}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and id(node) not in awaited and (fault := _fault(node)):
             yield node.lineno, fault
-        elif isinstance(node, ast.With):
-            for item in node.items:
-                if isinstance(item.context_expr, ast.Call) and ast.unparse(item.context_expr).startswith(
-                    "subprocess.Popen("
-                ):
-                    yield (
-                        node.lineno,
-                        "Popen waits without a deadline at the end of the block; use cli.lib.subprocesses",
-                    )
-        elif isinstance(node, _Function):
-            loops = [loop for loop in ast.walk(node) if isinstance(loop, ast.While)]
-            if loops and "monotonic" not in ast.unparse(node):
-                for loop in loops:
-                    if "time.sleep(" in ast.unparse(loop):
-                        yield loop.lineno, "a loop that sleeps and has no deadline"
+        elif isinstance(node, ast.With) and any(_is_popen(item.context_expr) for item in node.items):
+            yield node.lineno, "Popen waits without a deadline at the end of the block; use cli.lib.subprocesses"
+    sleeping = [node for node in nodes if isinstance(node, ast.While) and "time.sleep(" in ast.unparse(node)]
+    for node in nodes if sleeping else ():
+        if isinstance(node, _Function) and "monotonic" not in ast.unparse(node):
+            inside = {id(inner) for inner in ast.walk(node)}
+            for loop in (loop for loop in sleeping if id(loop) in inside):
+                yield loop.lineno, "a loop that sleeps and has no deadline"
+
+
+def _is_popen(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and ast.unparse(value.func) == "subprocess.Popen"
 
 
 def _fault(call: ast.Call) -> str | None:
