@@ -1,10 +1,15 @@
 """A stand-in for `pulumi` on PATH with a given state and outputs. It records its commands; `config set` and `config rm`
 change the stack files."""
 
+import atexit
 import json
 import os
-import sys
+import shutil
+import tempfile
+import threading
+import traceback
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -74,7 +79,12 @@ case "$1 $2" in
     break
   done
   if [ "$verb" = config ] && [ "$code" = 0 ]; then
-    {python} -IS "$folder/configure.py" "$@" || exit
+    secret=
+    case " $* " in *" --secret "*) secret=$(cat) ;; esac
+    mkfifo "$folder/edited-$$"
+    printf '%s\\037' "$folder/edited-$$" "$PWD" "${{#secret}}" "$@" "$(printf '\\036')" >{edits}
+    read -r code <"$folder/edited-$$"
+    [ "$code" = 0 ] || exit "$code"
   fi
   printf '%s\\n' "$text"
   exit "$code"
@@ -84,31 +94,56 @@ cat "$file"
 echo
 """
 
-_CONFIGURE = """
-import sys
-sys.path.append({packages!r})  # -IS starts in a fifth of the time
-import yaml
-arguments = sys.argv[1:]
-path = "Pulumi." + arguments[arguments.index("--stack") + 1] + ".yaml"
-with open(path) as file:
-    document = yaml.safe_load(file)
-secret = "--secret" in arguments
-words = [word for word in arguments[2:] if not word.startswith("--")]
-pairs = [(words + [""])[:2]]
-if arguments[1] == "set-all":
-    pairs = [word.split("=", 1) for word in words if "=" in word]
-for key, value in pairs:
-    *sections, option = key.split(".")
-    options = document["config"]
-    for section in sections:
-        options = options.setdefault(section, {{}})
-    if arguments[1] == "rm":
-        options.pop(option, None)
-    else:
-        options[option] = {{"secure": str(len(sys.stdin.read()))}} if secret else yaml.safe_load(value)
-with open(path, "w") as file:
-    yaml.safe_dump(document, file)
-"""
+_END = b"\x1e\x1f"
+
+
+@cache
+def _edits() -> Path:
+    """The FIFO of a thread that edits stack files for the program. A Python for each edit would take 50 ms."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    fifo = folder / "edits"
+    os.mkfifo(fifo)
+    threading.Thread(target=_edit_all, args=(fifo,), daemon=True).start()
+    return fifo
+
+
+def _edit_all(fifo: Path) -> None:
+    requests, text = os.open(fifo, os.O_RDWR), b""  # for writing, too: else it ends with the first writer
+    while True:
+        *complete, text = (text + os.read(requests, 65536)).split(_END)
+        for request in complete:
+            done, folder, secret_length, *arguments = request.decode().split("\x1f")[:-1]
+            try:
+                _edit(Path(folder), arguments, secret_length)
+                code = 0
+            except Exception:
+                traceback.print_exc()
+                code = 1
+            Path(done).write_text(f"{code}\n")
+
+
+def _edit(folder: Path, arguments: list[str], secret_length: str) -> None:
+    """What `pulumi config` does with these arguments; a secret is its length."""
+    path = folder / f"Pulumi.{arguments[arguments.index('--stack') + 1]}.yaml"
+    document = yaml.load(path.read_text(), yaml.CSafeLoader)
+    words = [word for word in arguments[2:] if not word.startswith("--")]
+    pairs = [(*words, "")[:2]]
+    if arguments[1] == "set-all":
+        pairs = [(key, value) for key, found, value in (word.partition("=") for word in words) if found]
+    for key, value in pairs:
+        *sections, option = key.split(".")
+        options = document["config"]
+        for section in sections:
+            options = options.setdefault(section, {})
+        if arguments[1] == "rm":
+            options.pop(option, None)
+        elif "--secret" in arguments:
+            options[option] = {"secure": secret_length}
+        else:
+            options[option] = yaml.load(value, yaml.CSafeLoader)
+    path.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper))
+
 
 _HOST = "urn:pulumi:dev::pds::pds:index:Pds$digitalocean:index/droplet:Droplet::pds-host-droplet"
 _REPLACING = {"pendingReplacement": True, "deletedWith": _HOST}
@@ -127,10 +162,8 @@ class FakePulumi:
             made.mkdir()
         program = self._folder / "bin/pulumi"
         program.parent.mkdir()
-        packages = str(Path(yaml.__file__).parents[1])
-        program.write_text(_PROGRAM.format(python=quote(sys.executable), folder=quote(str(self._folder))))
+        program.write_text(_PROGRAM.format(edits=quote(str(_edits())), folder=quote(str(self._folder))))
         program.chmod(0o755)
-        (self._folder / "configure.py").write_text(_CONFIGURE.format(packages=packages))
         (self._folder / "config").mkdir()
         self._write("whoami.json", {"user": "alice", "url": f"file://{self._folder}/backend"})
         self._write("empty.json", {"version": 3, "deployment": {}})
