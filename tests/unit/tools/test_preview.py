@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -47,8 +47,7 @@ class Project:
         self.git("commit", "--quiet", "--message=everything")
 
     def preview(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the preview of the copy's stack files in this process, which has loaded the program. For a copy whose
-        program differs, use `preview_as_subprocess`."""
+        """Run the preview of the copy's stack files in this process, with the program that it has loaded."""
         stdout, stderr = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
             patch.setattr(preview, "ROOT", self.path)
@@ -57,17 +56,6 @@ class Project:
             patch.setattr(compare, "evaluate_elsewhere", _evaluated_here)
             code = preview.main(list(arguments))
         return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
-
-    def preview_as_subprocess(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the copy's preview in a process of its own."""
-        return subprocess.run(
-            [sys.executable, "-m", "tools.preview", *arguments],
-            cwd=self.path,
-            timeout=300,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
     def change(self, **sections: object) -> None:
         """Change options in the dev stack's file; None removes one."""
@@ -123,9 +111,12 @@ def whole_committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def whole(whole_committed: Project, tmp_path: Path) -> Project:
-    """A copy of `whole_committed` that one test may change."""
-    return Project(Path(shutil.copytree(whole_committed.path, tmp_path / "pds")))
+def whole(whole_committed: Project) -> Iterator[Project]:
+    """`whole_committed`, which one test may change. A copy of it would take a second."""
+    whole_committed.git("tag", "--force", "committed")
+    yield whole_committed
+    whole_committed.git("reset", "--quiet", "--hard", "committed")
+    whole_committed.git("clean", "--quiet", "-d", "--force")
 
 
 @pytest.fixture(scope="module")
@@ -281,17 +272,19 @@ def test_diff_hides_the_value_of_a_changed_secret(project: Project) -> None:
     assert done.returncode == 0, "the generated password is kept: its only copy is in the state"
 
 
-def test_diff_compares_changes_of_the_program(whole: Project) -> None:
-    for module, old, new in (
-        ("render/jobs/pds.py", 'shutdown_delay="2s"', 'shutdown_delay="3s"'),
-        ("host/volume.py", "protect=True,", "protect=False,"),
-    ):
-        path = whole.path / "components" / module
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new))
-    done = whole.preview_as_subprocess("--diff", "HEAD")
+def test_diff_compares_changes_of_the_program(whole: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = whole.path / "components/render/jobs/pds.py"
+    now = 'shutdown_delay="2s"'
+    assert now in path.read_text()
+    path.write_text(path.read_text().replace(now, 'shutdown_delay="1s"'))
+    whole.git("commit", "--quiet", "--all", "--message=before")
+    # The program of this process is the changed one.
+    unprotected_volume(monkeypatch)
+    monkeypatch.setattr(sys.modules[__name__], "_evaluated_here", compare.evaluate_elsewhere)
+    done = whole.preview("--diff", "HEAD")
     assert done.returncode == 2, done.stdout + done.stderr
-    assert '+    shutdown_delay = "3s"' in done.stdout
+    assert '-    shutdown_delay = "1s"' in done.stdout
+    assert '+    shutdown_delay = "2s"' in done.stdout
     assert "preflight: protected state: Volume pds-host-data-volume is not protected" in done.stdout
 
 
