@@ -6,6 +6,7 @@ and the error texts are derived from that field. This module describes no option
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, Self, get_args, get_origin
 
@@ -93,13 +94,16 @@ def holds_secret(field: FieldInfo) -> bool:
     return any(issubclass(kind, SecretStr) for kind in _types(field.annotation))
 
 
-def options(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+@cache
+def options(model: type[BaseModel], prefix: str = "") -> tuple[tuple[str, FieldInfo], ...]:
     """Every option below `model` with its dotted key. A section comes before its options."""
+    found: list[tuple[str, FieldInfo]] = []
     for name, field in model.model_fields.items():
         key = prefix + key_of(name, field)
-        yield key, field
+        found.append((key, field))
         if section := section_of(field):
-            yield from options(section, f"{key}.")
+            found += options(section, f"{key}.")
+    return tuple(found)
 
 
 def _types(annotation: Any) -> Iterator[type]:
