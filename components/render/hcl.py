@@ -10,6 +10,7 @@ read everything back with an independent parser.
 import dataclasses
 import json
 import re
+from functools import lru_cache
 from typing import Any, ClassVar
 
 
@@ -103,10 +104,14 @@ def _value(value: Any, pad: str) -> str:
             return "true" if value else "false"
         case int() | float():
             return str(value)
-        case str() if fits_heredoc(value):
-            return heredoc(value, pad)
         case str():
-            return quote(value)
+            return _literal(value, pad)
         case tuple() | list():
             return f"[{', '.join(_value(item, pad) for item in value)}]"
     raise TypeError(f"no HCL for {type(value).__name__}")
+
+
+@lru_cache(maxsize=1024)
+def _literal(value: str, pad: str) -> str:
+    """The text in the form that preserves it. Several jobs have the same scripts, and each is rendered twice."""
+    return heredoc(value, pad) if fits_heredoc(value) else quote(value)

@@ -13,6 +13,7 @@ import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -212,12 +213,18 @@ def assignments(values: Mapping[str, str]) -> str:
 
 def static_file(path: str, source: str, volume: str = "") -> HostFile:
     """A file of `files/`, with the volume's name in place of `@VOLUME@`."""
-    return HostFile(path, (FILES / source).read_text().replace("@VOLUME@", volume))
+    return HostFile(path, _source(source).replace("@VOLUME@", volume))
 
 
 def script_file(path: str, source: str) -> HostFile:
     """A program of `files/`."""
-    return HostFile(path, (FILES / source).read_text(), mode="0755")
+    return HostFile(path, _source(source), mode="0755")
+
+
+@cache
+def _source(name: str) -> str:
+    """The text of a file of `files/`, of which each document of an evaluation has a copy."""
+    return (FILES / name).read_text()
 
 
 class _Dumper(yaml.CSafeDumper):
