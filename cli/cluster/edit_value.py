@@ -56,7 +56,7 @@ def _apart(value: Any) -> Any:
 
 
 def _changed(text: str, path: Sequence[str], value: int) -> str | None:
-    node = _child(yaml.compose(text, Loader=yaml.SafeLoader), ("config",))
+    node = _child(yaml.compose(text, Loader=yaml.CSafeLoader), ("config",))
     for depth in range(len(path)):
         if not isinstance(node, yaml.MappingNode):
             return None

@@ -95,7 +95,7 @@ def add_option(name: str, text: str, keys: Sequence[str], entry: str, new: str, 
     end = "\r\n" if "\r\n" in text else "\n"
     key, old = _old(text, keys)
     line, after = f"{new}: {scalar(value)}", None
-    config = _child(yaml.compose(text, Loader=yaml.SafeLoader), ("config",))
+    config = _child(yaml.compose(text, Loader=yaml.CSafeLoader), ("config",))
     present = _child(_child(config, keys), (entry,))
     if isinstance(present, yaml.MappingNode) and present.value:
         close = present.end_mark.index - 1
@@ -131,7 +131,7 @@ def _checked(name: str, before: str, key: str, expected: Any, after: str | None,
 
 def _added(text: str, keys: Sequence[str], lines: _Lines, flow: str, comment: str = "") -> str | None:
     end = "\r\n" if "\r\n" in text else "\n"
-    config = _child(yaml.compose(text, Loader=yaml.SafeLoader), ("config",))
+    config = _child(yaml.compose(text, Loader=yaml.CSafeLoader), ("config",))
     if not isinstance(config, yaml.MappingNode) or config.flow_style:
         return None
     indent = config.start_mark.column

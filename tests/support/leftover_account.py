@@ -56,7 +56,7 @@ class Owner:
             "pds:operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["laptop"]},
             **{f"pds:{key}": dict(value) for key, value in sections.items()},
         }
-        (self.pulumi.root / "Pulumi.dev.yaml").write_text(yaml.safe_dump({"config": config}))
+        (self.pulumi.root / "Pulumi.dev.yaml").write_text(yaml.dump({"config": config}, Dumper=yaml.CSafeDumper))
 
     def remember(
         self, *without: str, pending: tuple[tuple[str, str], ...] = (), replacing: tuple[str, ...] = ()

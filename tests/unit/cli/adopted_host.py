@@ -92,7 +92,7 @@ class World:
 
     def write(self, name: str, options: dict[str, Any]) -> None:
         config = {key if ":" in key else f"pds:{key}": value for key, value in options.items()}
-        (self.root / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": config}))
+        (self.root / f"Pulumi.{name}.yaml").write_text(yaml.dump({"config": config}, Dumper=yaml.CSafeDumper))
 
     def call(self, name: str) -> None:
         self.calls.append(name)
@@ -180,7 +180,7 @@ def _configure(file: Path, verb: str, path: str, *value: str) -> None:
     else:
         (text,) = value
         options[last] = yaml.load(text, yaml.CSafeLoader)
-    file.write_text(yaml.safe_dump(document))
+    file.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper))
 
 
 def _answer(world: World, path: str) -> Any:

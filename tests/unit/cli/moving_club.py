@@ -68,7 +68,7 @@ class Owner:
         document["config"]["move:note"] = {"from": "dev", "to": "ground", **note}
         if note.get("snapshot") and note.pop("moved", True):
             document["config"] |= {"pds:on": "ground", "pds:pds": {"port": 3102, "paused": True}}
-        file.write_text(yaml.safe_dump(document))
+        file.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper))
         self.applied()
 
     def hosts(self, old: str, new: str) -> None:

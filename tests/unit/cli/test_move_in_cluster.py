@@ -57,7 +57,7 @@ class Owner:
 
     def write(self, name: str, **options: Any) -> None:
         config = {key if ":" in key else f"pds:{key}": value for key, value in options.items()}
-        (self.pulumi.root / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": config}))
+        (self.pulumi.root / f"Pulumi.{name}.yaml").write_text(yaml.dump({"config": config}, Dumper=yaml.CSafeDumper))
 
     def applied(self) -> None:
         """Set the outputs of the cluster and of the club as after an `up` with their present files."""
