@@ -65,10 +65,10 @@ try: venv/.tools
 	@$(RUN) tools.trial --stack $(STACK) $(if $(CHECK),--check)
 
 unit: venv/.tests
-	$(PYTEST) -m 'not contract'
+	$(PYTEST) -m 'not contract' --ignore=tests/contract
 
 contract: venv/.tests
-	$(PYTEST) -m contract tests/contract
+	$(PYTEST) tests/contract
 
 lint: venv/.tests
 	$(RUN) ruff check .
