@@ -100,8 +100,9 @@ def missing_pages(text: str) -> list[str]:
 
 
 def test_every_page_that_source_and_error_texts_name_exists() -> None:
-    assert len({name for path in _sources() for name, _ in named_in_source(path.read_text())}) > 20
-    named = {path: missing_pages(path.read_text()) for path in _sources()}
+    texts = {path: text for path in _sources() if "docs/" in (text := path.read_text())}
+    assert len({name for text in texts.values() for name, _ in named_in_source(text)}) > 20
+    named = {path: missing_pages(text) for path, text in texts.items()}
     assert {str(path.relative_to(ROOT)): faults for path, faults in named.items() if faults} == {}
 
 

@@ -132,8 +132,8 @@ def _calls(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func)
-        elif isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "sys.argv"):
-            yield f"{ast.unparse(node)}"
+        elif isinstance(node, ast.Attribute) and node.attr in ("environ", "argv"):
+            yield from {ast.unparse(node)} & {"os.environ", "sys.argv"}
 
 
 def _touched(path: Path) -> set[str]:

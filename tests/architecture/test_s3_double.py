@@ -45,6 +45,12 @@ def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @cache
+def _session() -> Any:
+    """botocore's session, which reads the description of S3 once."""
+    return botocore.session.Session()
+
+
+@cache
 def client(url: str, proxy: str = "", **more: Any) -> Any:
     """A botocore client, path style; without retries and without unrequested checksums."""
     keys = {
@@ -60,8 +66,7 @@ def client(url: str, proxy: str = "", **more: Any) -> Any:
         s3={"addressing_style": more.pop("style", "path")},
         proxies={"http": proxy} if proxy else None,
     )
-    session = botocore.session.Session()
-    return session.create_client("s3", region_name=region, endpoint_url=url, config=config, **keys)
+    return _session().create_client("s3", region_name=region, endpoint_url=url, config=config, **keys)
 
 
 def code(call: Any, **arguments: Any) -> tuple[int, str]:

@@ -30,13 +30,13 @@ from tests.e2e.digitalocean.scopes import TAKEOVER
 from tests.e2e.environment.docker import engine
 from tests.e2e.environment.machine import ProcessMachines, lot
 from tests.e2e.environment.nameserver import nameserver
+from tests.e2e.environment.tools import PROGRAMS as PROGRAMS
 from tests.e2e.environment.tools import E2eError, missing
 from tests.e2e.images.build import pds_image
 from tests.support.certificates import Authority
 from tests.support.programs import SOURCES
 
 ROOT = Path(__file__).resolve().parents[3]
-PROGRAMS = ("pulumi", "pulumi-language-python", "nomad", "dockerd", "docker", "ip", "stunnel")
 HOSTNAME = "noted.test"
 STACK = "bench"
 _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL0kGrUKdvQZwJvHcMpdDCHRyNQGbtBNVdGBo8GBqfLh bench"

@@ -3,9 +3,7 @@
 import os
 import sys
 
-from tests.e2e.environment.environment import PROGRAMS
-from tests.e2e.environment.tools import absent
-from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
+from tests.e2e.environment.tools import BUILD_PROGRAMS, PROGRAMS, absent
 
 
 def main() -> int:

@@ -6,6 +6,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+PROGRAMS = ("pulumi", "pulumi-language-python", "nomad", "dockerd", "docker", "ip", "stunnel")
+BUILD_PROGRAMS = ("debootstrap", "npm", "g++", "make", "go", "caddy")
+"""Programs for building images, in addition to Docker."""
+
 WHERE_FROM: Mapping[str, str] = {
     "pulumi": "https://www.pulumi.com/docs/install/",
     "pulumi-language-python": "https://www.pulumi.com/docs/install/ (it comes with the CLI)",

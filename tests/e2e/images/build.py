@@ -26,9 +26,6 @@ from components.settings.sections import CADDY_ASK_PORT
 from tests.e2e.environment.tools import need, run
 from tests.support.certificates import Pair
 
-PROGRAMS = ("debootstrap", "npm", "g++", "make", "go", "caddy")
-"""Programs for building, in addition to Docker."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Server:

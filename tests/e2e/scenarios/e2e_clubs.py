@@ -20,9 +20,8 @@ import yaml
 
 from tests.e2e.environment.environment import HOSTNAME, PROGRAMS, ROOT, E2eEnvironment, Run, e2e_env
 from tests.e2e.environment.ingresses import INGRESSES, At
-from tests.e2e.environment.tools import missing, run
+from tests.e2e.environment.tools import BUILD_PROGRAMS, missing, run
 from tests.e2e.environment.watching import Outage, polled, steps
-from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
 
 # Not the first ports of clubs, which another e2e_env on this machine may use.
 CLUBS = {"chess": 3111, "rooks": 3112, "pawns": 3113}

@@ -26,7 +26,7 @@ from tests.e2e.environment.cluster_ingresses import IngressMachines
 from tests.e2e.environment.clusters import UP, Cluster, cluster_env, until
 from tests.e2e.environment.environment import E2eEnvironment
 from tests.e2e.environment.ingresses import At, caddy_section, io_section, public_ports
-from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
+from tests.e2e.environment.tools import BUILD_PROGRAMS
 from tools.trial.xrpc import Client
 
 PORTS = {"chess": 3161, "rooks": 3162}

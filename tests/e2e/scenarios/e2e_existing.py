@@ -23,9 +23,8 @@ from tests.e2e.environment.docker import engine
 from tests.e2e.environment.environment import PROGRAMS, ROOT, Run, Stack, settings, stack
 from tests.e2e.environment.machine import Lot, lot
 from tests.e2e.environment.service import Service
-from tests.e2e.environment.tools import missing
+from tests.e2e.environment.tools import BUILD_PROGRAMS, missing
 from tests.e2e.environment.watching import hits, state_text
-from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
 from tests.e2e.images.build import pds_image
 
 # As in the post, with the paths and ports of the e2e environment.

@@ -31,9 +31,8 @@ from tests.e2e.environment.directory import Directory, directory
 from tests.e2e.environment.environment import HOSTNAME, PROGRAMS, ROOT, E2eEnvironment, e2e_env
 from tests.e2e.environment.ingresses import INGRESSES, At
 from tests.e2e.environment.reader import Reader
-from tests.e2e.environment.tools import missing
+from tests.e2e.environment.tools import BUILD_PROGRAMS, missing
 from tests.e2e.environment.watching import polled, steps
-from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
 from tools.trial.firehose import subscribe
 
 HANDLE = f"alice.{HOSTNAME}"
