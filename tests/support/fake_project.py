@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from offline.mock_engine import ROOT, Evaluation
-from offline.stackfile import evaluate_stack
+from offline.stackfile import evaluate_stack, read_settings, read_text
 from tests.support.engine_json import Step, preview_of, same
 
 HOST = """config:
@@ -113,7 +113,7 @@ esac
 """
 
 
-_EVALUATED: dict[tuple[str, tuple[str, ...]], Evaluation] = {}
+_EVALUATED: dict[tuple[str, ...], Evaluation] = {}
 
 
 class FakeProject:
@@ -161,11 +161,13 @@ class FakeProject:
         self.preview_texts(name, *(preview_of(evaluation, *each) for each in steps))
 
     def evaluated(self, name: str) -> Evaluation:
-        """The program for this stack; evaluated once for all tests with the same files."""
-        texts = tuple(file.read_text() for file in sorted(self.root.glob("Pulumi.*.yaml")))
-        if (name, texts) not in _EVALUATED:
-            _EVALUATED[name, texts] = evaluate_stack(name, root=self.root)
-        return _EVALUATED[name, texts]
+        """The program for this stack; evaluated once for all tests with the same file of it and of its host."""
+        on = read_settings(name, self.root).on
+        hosts = {on.stack: self.evaluated(on.stack)} if on and on.stack else {}
+        key = (name, *(read_text(stack, self.root) for stack in (name, *hosts)))
+        if key not in _EVALUATED:
+            _EVALUATED[key] = evaluate_stack(name, root=self.root, hosts=hosts)
+        return _EVALUATED[key]
 
     def preview_texts(self, name: str, *texts: str) -> None:
         """Let the previews of this stack in turn be these; the last one stays."""
