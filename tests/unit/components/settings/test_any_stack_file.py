@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from components.settings.checks.pds_env import configured_secrets, plain_environment
 from components.settings.checks.warnings import warnings
 from components.settings.fields.errors import SettingsError
-from components.settings.fields.option import holds_secret, options, section_of
+from components.settings.fields.option import Section, holds_secret, options, section_of
 from components.settings.parse import read
 from components.settings.sections.settings import Settings
 from tests.support.programs import BACKUP, BLOBS
@@ -79,7 +79,7 @@ NEAR_VALID = st.sampled_from(
 NUMBERS = st.one_of(st.integers(-10, 70_000), st.sampled_from([10**30, -(10**400), 2**53, 2**64]), st.floats())
 SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=20), NEAR_VALID, st.characters())
 KEYS: list[str] = sorted({part for key, _ in options(Settings) for part in key.split(".")})
-SECTIONS: dict[str, type[Any]] = {
+SECTIONS: dict[str, type[Section]] = {
     key: section for key, field in options(Settings) if (section := section_of(field)) is not None
 }
 NAMES = st.one_of(
