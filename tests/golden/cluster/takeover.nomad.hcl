@@ -62,11 +62,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:129ea98f545cdc6a8232290d42be94a75dcdc0872beae2afaf51ba13d145d06a
+        script "components/takeover/decide.py" sha256:6dd61e19ab0355d50b614661fa4c3305b094f27330ecac1c7cd00947e47f158c
       }
 
       template {
-        script "components/takeover/endpoint.py" sha256:8db1fb141f73aaf1cb2f513820c3495106729235656670153b2a494c7cdd7415
+        script "components/takeover/endpoint.py" sha256:c8e3f3871bbd426086af5c41d58531abdf51a11b6beaff675529d13df1086c62
       }
 
       template {
@@ -74,11 +74,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:b6802ca96ca9fb8a6ebfe09094539f7320f716ec25be6a242a1216f841ff641d
+        script "components/takeover/passes.py" sha256:12f7a46e0c2843dd2b8827fd189dfe4f46989a3fd2cb4a5430a8bf6546b68941
       }
 
       template {
-        script "components/takeover/program.py" sha256:2d11e47db0e0429c52219efc0eaf74db554577326cbbe55545bcbb8c970587af
+        script "components/takeover/program.py" sha256:2766855c90e7ce32ded9c5032c87f1b15e6584bbea7dcb1afb5e083fabcdfbe7
       }
 
       template {
