@@ -83,13 +83,15 @@ def open_texts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
 
 def find_secrets_in_the_open(evaluation: Evaluation, given: Iterable[str] = ()) -> list[str]:
     """No id, URN, name, option, plain input, plain output or message holds a secret in any form."""
-    spelled = {label: forms(secret) for label, secret in known_secrets(evaluation, given).items()}
-    return [
+    secrets = known_secrets(evaluation, given).items()
+    spelled = [(spelling, label) for label, secret in secrets for spelling in forms(secret)]
+    findings = [
         f"{where} holds {label}"
         for where, text in open_texts(evaluation)
-        for label, spellings in spelled.items()
-        if any(spelling in text for spelling in spellings)
+        for spelling, label in spelled
+        if spelling in text
     ]
+    return list(dict.fromkeys(findings))  # a text may hold several forms of one secret
 
 
 def find_secrets_in_texts(evaluation: Evaluation, given: Iterable[str] = ()) -> list[str]:
