@@ -15,6 +15,7 @@ import click
 from cli.adoption import handover
 from cli.adoption.club_hosts import require_clubs_on_host, require_settled
 from cli.adoption.handover import VolumeError
+from cli.adoption.own_disks import require_backups_in_buckets
 from cli.adoption.released_state import is_below, is_nomad, release
 from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
@@ -152,6 +153,7 @@ def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *,
     settings = read_settings(single.name, single.root)
     _require_fitting(adoption, fleet, settings)
     _require_clubs_on_host(adoption, fleet)
+    require_backups_in_buckets(adoption.stacks)
     volume = _require_present(adoption, account)
     _require_spare(cluster)
     edits = [_edit(adoption, stack) for stack in adoption.stacks]

@@ -15,6 +15,7 @@ import click
 from cli.adoption import handover, remove_from_nomad
 from cli.adoption.adopt import DROPLET, VOLUME
 from cli.adoption.club_hosts import require_clubs_on_host, require_settled
+from cli.adoption.own_disks import require_backups_in_buckets
 from cli.adoption.released_state import is_nomad, name_of, release
 from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
@@ -140,6 +141,7 @@ def _require_clubs_on_host(plan: Release, fleet: Settings) -> None:
 def _begin(plan: Release, account: DigitalOceanAccount, fleet: Settings, size: str, *, yes: bool) -> bool:
     cluster, target = plan.cluster, plan.target
     step(1, f"Check whether host {plan.host} of {cluster.name} can become a host of {target.name}.")
+    require_backups_in_buckets(plan.stacks)
     passes = Cluster.of(cluster).passes()
     place = next(item for item in passes.places if item.name == plan.host)
     view = answered(lambda: passes.view(place))

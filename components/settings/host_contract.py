@@ -113,6 +113,12 @@ def _differences(settings: Settings, terms: Terms, file: str) -> Iterator[Fault]
         if configured != terms[term]:
             remedy = f"Write '{key.rpartition('.')[2]}: {terms[term]}'."
             yield Fault(key, f"it is {configured}, and the host has {terms[term]}.", remedy)
+    if settings.backup and settings.backup.volume and terms.get("ingress_namespace"):
+        yield Fault(
+            "backup.volume",
+            "the disk stays on its worker when the host moves to another one, and is lost when the worker is rebuilt.",
+            "Write a bucket instead of 'volume' (docs/guide/backups.md).",
+        )
     demand = memory_demand(settings)
     if demand > terms["memory_mib"]:
         yield Fault(

@@ -11,6 +11,7 @@ import pytest
 from cli.adoption import release
 from cli.adoption.adopt import AdoptError
 from cli.adoption.handover import VolumeError
+from cli.adoption.own_disks import BackupsStayError
 from cli.adoption.release import ReleaseError
 from cli.lib.stack import StackError
 from offline.stackfile import StackFileError, read_settings
@@ -83,6 +84,8 @@ def _changed(name: str, **options: Any) -> Callable[[World], None]:
             StackFileError,
             "cluster.workers.size: .* reserve",
         ),
+        (_changed("house", backup={"volume": "disk2"}), BackupsStayError, "house are on disk disk2 of the droplet"),
+        (_changed("chess-club", backup={"volume": "disk2"}), BackupsStayError, "Write a bucket .*chess-club.yaml"),
         (lambda world: setattr(world, "pending", "chess-club"), StackError, "chess-club has pending changes"),
         (lambda world: setattr(world, "carrier", 99), VolumeError, "`./pds repair house` first"),
         (lambda world: setattr(world, "carrier", None), VolumeError, "was interrupted: no droplet has volume"),
@@ -120,6 +123,16 @@ def test_refuses_to_release_to_a_stack_with_another_volume(world: World) -> None
     world.made.clear()
     world.write("house", {**FILES["house"], "volume": {"adopt": "707f78a4-e098-11e5-ad9f-000f53306ae1"}})
     with pytest.raises(ReleaseError, match="another volume than host a of fleet"):
+        release_house(world)
+    assert world.calls == []
+
+
+@pytest.mark.parametrize("name", ["house", "chess-club"])
+def test_refuses_to_release_a_host_whose_worker_has_the_backups(world: World, name: str) -> None:
+    """The worker becomes a spare, and a spare is rebuilt."""
+    world.begin_release()
+    world.write(name, {**world.file(name), "backup": {"volume": "disk2"}})
+    with pytest.raises(BackupsStayError, match=f"the backups of {name} are on disk disk2"):
         release_house(world)
     assert world.calls == []
 

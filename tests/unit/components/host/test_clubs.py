@@ -219,6 +219,18 @@ def test_names_every_difference_with_what_to_write() -> None:
     }
 
 
+@pytest.mark.parametrize(("on_a_cluster", "refused"), [({"ingress_namespace": "host-a"}, True), ({}, False)])
+def test_refuses_backups_on_a_disk_of_a_worker(on_a_cluster: dict[str, str], refused: bool) -> None:
+    """A takeover moves the PDS away from the disk, and a rebuild deletes it. A single host keeps its disk."""
+    settings = chess_settings(backup={"volume": "second-disk"})
+    terms = {"chess": {**TERMS, **on_a_cluster}}
+    if not refused:
+        assert accepted_terms(settings, "chess", terms, secret_readable=True)
+        return
+    with pytest.raises(SettingsError, match=r"pds:backup\.volume: the disk stays on its worker(.|\n)*Write a bucket"):
+        accepted_terms(settings, "chess", terms, secret_readable=True)
+
+
 def test_dialect_must_match_only_for_io() -> None:
     with pytest.raises(SettingsError, match="Write 'dialect: host'"):
         accepted_terms(chess_settings(), "chess", {"chess": {**TERMS, "dialect": "host"}}, secret_readable=True)
