@@ -56,7 +56,9 @@ class Upgrade:
         return options
 
     def droplets(self) -> Droplets:
-        """What there is now. Raises ClusterError."""
+        """What there is now. Raises ClusterError, also if a worker has a volume of no host."""
+        if strays := self.strays():
+            raise ClusterError(f"{strays[0]} It was not rebuilt.")
         outputs = self.cluster.outputs
         return Droplets(
             servers=tuple(map(int, outputs["servers"])),
@@ -69,6 +71,20 @@ class Upgrade:
     def views(self) -> dict[str, HostView]:
         """The hosts. Raises ClusterError."""
         return hosts.views(self.cluster.passes())
+
+    def strays(self) -> list[str]:
+        """The workers with a volume of no host, a sentence each: a host that `./pds release` removed from the outputs
+        runs until its worker is shut down. Raises ClusterError."""
+        passes = self.cluster.passes()
+        known, mine = {place.volume for place in passes.places}, set(map(int, self.cluster.outputs["workers"]))
+        workers = hosts.answered(lambda: passes.cloud.workers(passes.tag))
+        return [
+            f"{self.cluster.worker(number).capitalize()}, has volume {', '.join(sorted(others))} of no host of "
+            f"{self.stack.name}. If a `./pds release` or an `up` was interrupted, PDSes may run there: complete it "
+            "first. Detach any other volume."
+            for number, droplet in sorted(workers.items())
+            if number in mine and (others := droplet.volumes - known)
+        ]
 
     def voters(self) -> frozenset[str] | None:
         """Raft's names of the voters, if autopilot calls all servers healthy and each of them votes; else None."""
@@ -208,7 +224,7 @@ def _faults(run: Upgrade) -> list[str]:
         faults.append(
             f"The servers are not healthy: `./pds nomad {run.stack.name} -- operator autopilot health` shows why."
         )
-    faults += run.unready()
+    faults += run.unready() + run.strays()
     address, wanted = run.cluster.servers_address, run.options.servers.endpoint
     at = hosts.answered(address.at) if address.is_movable else None
     if at is not None and at != wanted:
@@ -302,16 +318,23 @@ def _rebuild_worker(run: Upgrade, number: int, generation: int) -> bool:
 
 def _is_powered_off(run: Upgrade, droplet: int) -> bool:
     """Whether a worker without a host is off, by its power. The provider's own shutdown before a deletion would wait in
-    vain for a droplet that lost its host because it hangs (digitalocean/droplet/resource_droplet.go)."""
+    vain for a droplet that lost its host because it hangs (digitalocean/droplet/resource_droplet.go).
 
-    def status() -> str:
-        return str((account.get(f"droplets/{droplet}") or {"status": "off"})["status"])
+    A droplet that has a volume keeps its power. After a detach DigitalOcean may list the volume for a moment.
+    """
+
+    def seen() -> dict[str, Any]:
+        return account.get(f"droplets/{droplet}") or {"status": "off", "volume_ids": []}
 
     with DigitalOceanAccount(run.cluster.token) as account:
-        if status() != "off":
+        fault = f"Droplet {droplet} still has a volume, and was not rebuilt"
+        found = _wait(lambda: None if (now := seen())["volume_ids"] else now, _OFF_SECONDS, fault)
+        if found is None:
+            return False
+        if found["status"] != "off":
             account.create(f"droplets/{droplet}/actions", {"type": "power_off"})
         fault = f"Droplet {droplet} is not off"
-        return _wait(lambda: True if status() == "off" else None, _OFF_SECONDS, fault) is not None
+        return _wait(lambda: True if seen()["status"] == "off" else None, _OFF_SECONDS, fault) is not None
 
 
 def _wait(ask: Callable[[], Any], seconds: float, fault: str) -> Any:
