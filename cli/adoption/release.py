@@ -69,7 +69,7 @@ def release_host(cluster: Stack, host: str, target: Stack, size: str, *, yes: bo
         settings = read_settings(target.name, target.root)
         if settings.on is None and settings.volume.adopt:
             plan = _begun(cluster, host, target, settings, fleet)
-            if target.state().named(VOLUME):
+            if _is_handed_over(plan, account, fleet):
                 return _end(plan, yes=yes)
             _require_clubs_on_host(plan, fleet)
             print(f"The release of host {host} to {target.name} has begun: Pulumi.{target.name}.yaml has its volume.")
@@ -203,9 +203,7 @@ def _finish(plan: Release, account: DigitalOceanAccount, *, yes: bool) -> int:
 
 def _require_detached(plan: Release, account: DigitalOceanAccount) -> None:
     """Nomad deletes no volume that a worker still has: its plugin would remove the directory of a PDS."""
-    carrier = handover.carrier_of(account, plan.volume)
-    droplet = plan.target.state().named(DROPLET)
-    if carrier is not None and (droplet is None or str(carrier) != droplet.id):
+    if (carrier := _droplet_in_the_way(plan, account)) is not None:
         raise ReleaseError(
             f"Droplet {carrier} has volume {plan.volume}, and it is not the droplet of {plan.target.name}. Nomad still "
             f"knows the host. Detach it: `doctl compute volume-action detach {plan.volume} {carrier} --wait` once that "
@@ -213,18 +211,43 @@ def _require_detached(plan: Release, account: DigitalOceanAccount) -> None:
         )
 
 
+def _droplet_in_the_way(plan: Release, account: DigitalOceanAccount) -> int | None:
+    """The droplet that has the volume, if it is not the target's."""
+    carrier = handover.carrier_of(account, plan.volume)
+    droplet = plan.target.state().named(DROPLET)
+    return carrier if droplet is None or str(carrier) != droplet.id else None
+
+
+def _is_handed_over(plan: Release, account: DigitalOceanAccount, fleet: Settings) -> bool:
+    """Whether only `up` of the stacks is left.
+
+    That the target's state has the volume is no proof: another person's `up` of it between two steps imports the volume
+    while a worker of the cluster still has it.
+    """
+    if plan.target.state().named(VOLUME) is None:
+        return False
+    if plan.host in {*(plan.cluster.outputs().get("hosts") or {}), *(fleet.cluster.hosts if fleet.cluster else ())}:
+        return False
+    if _droplet_in_the_way(plan, account) is not None:
+        return False
+    provider = f"pds-host-provider-{plan.cluster.name}"
+    return (
+        all(configured(club, "on") == plan.target.name for club in plan.clubs)
+        and all(stack.state().named(provider) is None for stack in plan.stacks)
+        and remove_from_nomad.is_forgotten(_nomad(plan.cluster), plan.host)
+    )
+
+
 def _end(plan: Release, *, yes: bool) -> int:
-    """The last step of a release, whose target has the volume in its state: the others are over.
+    """The last step of a release, after the others are over.
 
     Raises ReleaseError if this step is over too. The target's file keeps `volume.adopt` for good.
     """
-    fleet = read_settings(plan.cluster.name, plan.cluster.root)
-    shown = {*(plan.cluster.outputs().get("hosts") or {}), *(fleet.cluster.hosts if fleet.cluster else ())}
     provider = f"pds-host-provider-{plan.target.name}"
     waiting = [club.name for club in plan.clubs if club.state().named(provider) is None]
     if plan.target.state().named(DROPLET) is None:
         waiting.insert(0, plan.target.name)
-    if plan.host in shown or not waiting:
+    if not waiting:
         raise ReleaseError(
             f"{plan.target.name} has a host of its own already, with volume {plan.volume}: a release to it is over. "
             f"Nothing was changed. For another host of {plan.cluster.name}, name a stack on that host with --to."

@@ -41,6 +41,11 @@ def forget(api: NomadApi, host: str, clubs: Sequence[str]) -> None:
         _delete(api, f"/v1/acl/policy/pds-club-{club}")
 
 
+def is_forgotten(api: NomadApi, host: str) -> bool:
+    """Whether `forget` is over: the host's own namespace is the last that it deletes. Raises ServiceError."""
+    return ingress_namespace(host) not in {item["Name"] for item in api.get("/v1/namespaces")}
+
+
 def _volumes_elsewhere(api: NomadApi, host: str, namespace: str) -> list[str]:
     """The volumes on the nodes of other hosts, whose plugin would remove the directory."""
     others = {item["ID"] for item in api.get("/v1/nodes") if item["Datacenter"] != host}

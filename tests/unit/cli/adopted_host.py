@@ -119,7 +119,9 @@ class World:
         if stack.name == "house":
             self.made.pop(VOLUME, None)
             self.made.pop(ADDRESS, None)
-        self.providers.pop(stack.name, None)
+        # A release keeps what the new host's Nomad has.
+        if self.alone or self.providers.get(stack.name) == "fleet":
+            self.providers.pop(stack.name, None)
         self.released.add(stack.name)
         return 1
 
@@ -210,6 +212,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setattr(module, "refuse_changes", lambda stack: _refuse(made, stack))
     monkeypatch.setattr(release, "_nomad", lambda _cluster: None)
     monkeypatch.setattr(remove_from_nomad, "forget", made.forget)
+    monkeypatch.setattr(remove_from_nomad, "is_forgotten", lambda _nomad, _host: made.forgotten)
     monkeypatch.setattr(handover, "give_away", made.give_away)
     monkeypatch.setattr(handover, "set_free", made.set_free)
     monkeypatch.setattr(DigitalOceanAccount, "get", lambda _account, path: _answer(made, path))
