@@ -20,7 +20,8 @@ def orphans(stack: str, as_json: bool) -> int:
     droplets of a cluster. It changes nothing.
 
     DigitalOcean identifies a stack's resources only by names: tag, droplet, firewall and volume are called `pds-STACK`.
-    Another stack of that name in the same account has the same names. A reserved IP has no name at all.
+    Another stack of that name in the same account has the same names. A reserved IP has no name at all. No command is
+    printed for what another stack file here names, or what is in that stack's state: another stack may use it.
     """
     from cli.drift import orphans
     from cli.lib.digitalocean import DigitalOceanAccount

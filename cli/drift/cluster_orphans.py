@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 
-from cli.drift.orphan import Orphan
+from cli.drift.claims import Claims
+from cli.drift.orphan import Orphan, unknown_droplet, volume_deletion
 from cli.lib.digitalocean import DigitalOceanAccount, Json
 from cli.lib.stack import State
 from components.render.cluster.user_data import server_tag, volume_prefix, worker_tag
 from components.settings.sections.settings import Settings
 
 
-def cluster_orphans(stack: str, settings: Settings, state: State, account: DigitalOceanAccount) -> Iterator[Orphan]:
+def cluster_orphans(
+    stack: str, settings: Settings, state: State, account: DigitalOceanAccount, claims: Claims
+) -> Iterator[Orphan]:
     """Yield them, first what blocks others. Raises DigitalOceanError."""
     assert settings.cluster
     volumes = {
@@ -19,9 +22,10 @@ def cluster_orphans(stack: str, settings: Settings, state: State, account: Digit
     }
     tags = (server_tag(stack), worker_tag(stack))
     droplets = [item for tag in tags for item in account.list_all("droplets", tag_name=tag)]
-    yield from _droplets(droplets, volumes, state)
-    yield from _volumes(volumes, settings, state)
-    yield from _addresses({str(item["id"]) for item in droplets}, settings, state, account)
+    own = {str(item["id"]) for item in droplets}
+    yield from _droplets(droplets, volumes, state, claims)
+    yield from _volumes(stack, volumes, own, settings, state, claims)
+    yield from _addresses(own, settings, state, account, claims)
     for item in account.list_all("firewalls"):
         if item["name"] in tags and item["id"] not in state.ids("Firewall"):
             yield Orphan(
@@ -50,67 +54,85 @@ def cluster_orphans(stack: str, settings: Settings, state: State, account: Digit
             )
 
 
-def _droplets(droplets: list[Json], volumes: Mapping[str, Json], state: State) -> Iterator[Orphan]:
+def _droplets(droplets: list[Json], volumes: Mapping[str, Json], state: State, claims: Claims) -> Iterator[Orphan]:
     known = state.ids("Droplet")
     for item in droplets:
-        number = str(item["id"])
-        if number in known:
+        if str(item["id"]) in known or claims.in_a_state(str(item["id"])):
             continue
         held = sorted(volumes[one]["name"] for one in item["volume_ids"] if one in volumes)
-        holds = (
+        yield unknown_droplet(
+            item,
+            volumes,
             f"It has volume {', '.join(held)} and runs the clubs of that host. Deleting it ends them and keeps the "
-            "volume"
+            "volume."
             if held
-            else "It holds no volume of this cluster, and therefore no data"
-        )
-        off = (
-            [("doctl", "compute", "droplet-action", "shutdown", number, "--wait")] if item["status"] == "active" else []
-        )
-        yield Orphan(
-            kind="droplet",
-            id=number,
-            about=f"{item['name']}, {item['status']}, created {item['created_at']}. {holds}.",
-            delete=(*off, ("doctl", "compute", "droplet", "delete", number)),
+            else "It holds no volume, and therefore no data.",
         )
 
 
-def _volumes(volumes: Mapping[str, Json], settings: Settings, state: State) -> Iterator[Orphan]:
-    known = state.ids("Volume")
+def _volumes(
+    stack: str, volumes: Mapping[str, Json], own: set[str], settings: Settings, state: State, claims: Claims
+) -> Iterator[Orphan]:
+    assert settings.cluster
+    known, prefix = state.ids("Volume"), volume_prefix(stack)
+    adopted = {host.adopt.volume for host in settings.cluster.hosts.values() if host.adopt}
     for number, item in volumes.items():
         if number in known:
             continue
         droplets = [str(held) for held in item["droplet_ids"]]
         where = f"attached to droplet {', '.join(droplets)}" if droplets else "attached to nothing"
+        here = item["region"]["slug"] == settings.host.region
+        taken = number in adopted
+        other = "" if taken else claims.on_a_volume(number, item["name"], droplets, own | state.ids("Droplet"))
+        if other and not here:
+            continue
+        host = item["name"].removeprefix(prefix)
+        rename = f"Give host {host} another name in Pulumi.{stack}.yaml: the volume keeps this one."
         yield Orphan(
             kind="volume",
             id=number,
             about=f"{item['name']}, {item['size_gigabytes']} GiB in {item['region']['slug']}, created "
-            f"{item['created_at']}, {where}. It holds the data of every club on that host, whose only other copies are "
-            "backups: check before you delete it.",
-            delete=(
-                *(("doctl", "compute", "volume-action", "detach", number, held, "--wait") for held in droplets),
-                ("doctl", "compute", "volume", "delete", number),
-            ),
+            f"{item['created_at']}, {where}. {_TAKEN if taken else other or _DATA}",
+            delete=() if taken or other else volume_deletion(number, droplets),
+            instead=_KEPT if taken else rename if other else "",
+            taken=taken,
             data=True,
-            blocks=item["region"]["slug"] == settings.host.region,
+            blocks=here and not taken,
         )
 
 
-def _addresses(droplets: set[str], settings: Settings, state: State, account: DigitalOceanAccount) -> Iterator[Orphan]:
+_TAKEN = "The stack file adopts it: the next `up` takes it."
+_KEPT = "For the command that deletes it, first remove 'adopt' from the stack file."
+_DATA = "It holds the data of every club on that host, whose only other copies are backups: check before you delete it."
+
+
+def _addresses(
+    droplets: set[str], settings: Settings, state: State, account: DigitalOceanAccount, claims: Claims
+) -> Iterator[Orphan]:
+    assert settings.cluster
     known = state.ids("ReservedIp")
+    adopted = {str(host.adopt.address) for host in settings.cluster.hosts.values() if host.adopt}
     for item in account.list_all("reserved_ips"):
         ip, droplet = item["ip"], item["droplet"]
         own = droplet and str(droplet["id"]) in droplets
         if ip in known or (droplet and not own) or (not droplet and item["region"]["slug"] != settings.host.region):
             continue
+        taken = ip in adopted
+        if not taken and claims.of(ip):
+            continue
         whose = (
             f"Assigned to droplet {droplet['id']}."
             if droplet
+            else "Assigned to nothing."
+            if taken
             else "Assigned to nothing. A reserved IP has no name: this may belong to another project."
         )
+        note = _TAKEN if taken else "Records of clubs may point to it."
         yield Orphan(
             kind="reserved-ip",
             id=ip,
-            about=f"{whose} Records of clubs may point to it. It is billed while it is assigned to nothing.",
-            delete=(("doctl", "compute", "reserved-ip", "delete", ip),),
+            about=f"{whose} {note} It is billed while it is assigned to nothing.",
+            delete=() if taken else (("doctl", "compute", "reserved-ip", "delete", ip),),
+            instead=_KEPT if taken else "",
+            taken=taken,
         )

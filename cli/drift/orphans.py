@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
+from cli.drift.claims import Claims
 from cli.drift.cluster_orphans import cluster_orphans
 from cli.drift.firewall import FirewallGap, firewall_gaps, tag_of
 from cli.drift.missing_resources import MissingResource, missing_resources
-from cli.drift.orphan import Orphan
+from cli.drift.orphan import Orphan, unknown_droplet, volume_deletion
 from cli.drift.service_orphans import service_orphans
 from cli.lib.digitalocean import DigitalOceanAccount, Json
 from cli.lib.stack import Stack, State
@@ -42,27 +43,33 @@ def find_orphans(stack: Stack, account: DigitalOceanAccount) -> OrphanReport:
     settings = read_settings(stack.name, stack.root)
     state = stack.state()
     return OrphanReport(
-        orphans=_all(stack.name, settings, state, account),
+        orphans=_all(stack.name, settings, state, account, Claims(stack)),
         missing=missing_resources(stack.name, state, account),
         gaps=firewall_gaps(stack.name, state, account),
         empty=not state.resources,
     )
 
 
-def _all(stack: str, settings: Settings, state: State, account: DigitalOceanAccount) -> list[Orphan]:
+def _all(stack: str, settings: Settings, state: State, account: DigitalOceanAccount, claims: Claims) -> list[Orphan]:
     if settings.cluster:
-        return list(cluster_orphans(stack, settings, state, account))
+        return list(cluster_orphans(stack, settings, state, account, claims))
     return [
-        *_Search(stack, settings, state, account).all(),
+        *_Search(stack, settings, state, account, claims).all(),
         *service_orphans(stack, settings, state, account),
     ]
+
+
+_DATA = "It may hold the members' data, whose only other copy is a backup: check before you delete it."
 
 
 class _Search:
     """One search of one account."""
 
-    def __init__(self, stack: str, settings: Settings, state: State, account: DigitalOceanAccount) -> None:
+    def __init__(
+        self, stack: str, settings: Settings, state: State, account: DigitalOceanAccount, claims: Claims
+    ) -> None:
         self._stack, self._settings, self._state, self._account = stack, settings, state, account
+        self._claims = claims
         self._name, self._tag = f"pds-{stack}", tag_of(stack, state)
 
     def all(self) -> list[Orphan]:
@@ -72,7 +79,7 @@ class _Search:
         volumes, droplets, records = self._own_volumes(), self._own_droplets(), self._own_records()
         return [
             *self._droplets(droplets, {item["id"] for item in volumes}),
-            *self._volumes(volumes),
+            *self._volumes(volumes, {str(item["id"]) for item in droplets}),
             *self._reserved_ips({str(item["id"]) for item in droplets}, records),
             *self._firewalls(),
             *self._temporary_firewalls(),
@@ -98,30 +105,15 @@ class _Search:
     def _droplets(self, own: Sequence[Json], volumes: set[str]) -> Iterator[Orphan]:
         known = self._state.ids("Droplet")
         for item in own:
-            number = str(item["id"])
-            if number in known:
+            if str(item["id"]) in known or self._claims.in_a_state(str(item["id"])):
                 continue
             held = sorted(volumes & set(item["volume_ids"]))
             holds = (
-                f"It holds volume {', '.join(held)}, so no other droplet can be created. Deleting it keeps the volume"
+                f"It holds volume {', '.join(held)}, so no other droplet can be created. Deleting it keeps the volume."
                 if held
-                else "It holds no volume of this stack, and therefore no data"
+                else "It holds no volume of this stack, and therefore no data."
             )
-            yield Orphan(
-                kind="droplet",
-                id=number,
-                about=f"{item['name']}, {item['status']}, created {item['created_at']}. {holds}.",
-                # In order: a server on it may be writing to the volume.
-                delete=(
-                    *(
-                        [("doctl", "compute", "droplet-action", "shutdown", number, "--wait")]
-                        if item["status"] == "active"
-                        else []
-                    ),
-                    ("doctl", "compute", "droplet", "delete", number),
-                ),
-                blocks=bool(held),
-            )
+            yield unknown_droplet(item, volumes, holds, blocks=bool(held))
 
     def _own_volumes(self) -> list[Json]:
         named = self._account.list_all("volumes", name=volume_name(self._settings, self._stack))
@@ -129,8 +121,9 @@ class _Search:
         others = (self._state.ids("Volume") | {self._settings.volume.adopt or ""}) - known - {""}
         return [*named, *(found for number in sorted(others) if (found := self._account.get(f"volumes/{number}")))]
 
-    def _volumes(self, own: Sequence[Json]) -> Iterator[Orphan]:
+    def _volumes(self, own: Sequence[Json], own_droplets: set[str]) -> Iterator[Orphan]:
         known = self._state.ids("Volume")
+        file = f"Pulumi.{self._stack}.yaml"
         for item in own:
             number = item["id"]
             if number in known:
@@ -139,23 +132,27 @@ class _Search:
             droplets = [str(held) for held in item["droplet_ids"]]
             where = f"attached to droplet {', '.join(droplets)}" if droplets else "attached to nothing"
             here = item["region"]["slug"] == self._settings.host.region
+            blocks = not known and not adopted and here
+            mine = own_droplets | self._state.ids("Droplet")
+            other = self._claims.on_a_volume(number, item["name"], droplets, mine)
+            if other and not (blocks or adopted):
+                continue
             note = "The stack file adopts it: the next `up` takes it. " if adopted else ""
             yield Orphan(
                 kind="volume",
                 id=number,
                 about=(
                     f"{item['name']}, {item['size_gigabytes']} GiB in {item['region']['slug']}, created "
-                    f"{item['created_at']}, {where}. {note}"
-                    "It may hold the members' data, whose only other copy is a backup: check before you delete it."
+                    f"{item['created_at']}, {where}. {note}{other or _DATA}"
                 ),
-                adopt=() if adopted or known or not here else self._configure("volume.adopt", number),
-                delete=(
-                    *(("doctl", "compute", "volume-action", "detach", number, held, "--wait") for held in droplets),
-                    ("doctl", "compute", "volume", "delete", number),
-                ),
+                adopt=() if adopted or known or not here or other else self._configure("volume.adopt", number),
+                delete=() if other else volume_deletion(number, droplets),
+                instead=f"Is {file} that of an older checkout? If not, write another 'volume.name' there."
+                if other and not adopted
+                else "",
                 taken=adopted and not known,
                 data=True,
-                blocks=not known and not adopted and here,
+                blocks=blocks,
             )
 
     def _reserved_ips(self, droplets: set[str], records: Sequence[Json]) -> Iterator[Orphan]:
@@ -169,6 +166,9 @@ class _Search:
             if not droplet and item["region"]["slug"] != self._settings.host.region:
                 continue
             adopted = str(self._settings.host.reserved_ip_adopt) == ip
+            other = self._claims.of(ip)
+            if other and not adopted:
+                continue
             if droplet:
                 whose = f"Assigned to droplet {droplet['id']}."
             elif ip in pointed:
@@ -189,7 +189,7 @@ class _Search:
                 id=ip,
                 about=f"{whose}{note} It is billed while it is assigned to nothing.",
                 adopt=() if adopted or known else self._configure("host.reserved_ip_adopt", ip),
-                delete=(("doctl", "compute", "reserved-ip", "delete", ip),),
+                delete=() if other else (("doctl", "compute", "reserved-ip", "delete", ip),),
                 taken=adopted and not known,
             )
 
@@ -306,6 +306,8 @@ def text(stack: str, report: OrphanReport) -> str:
         lines += ["", f"  {item.kind} {item.id}", f"    {item.about}"]
         if item.blocks:
             lines.append("    The next `pulumi up` fails while it exists.")
+        if item.instead:
+            lines.append(f"    {item.instead}")
         if item.adopt:
             lines.append(f"    to adopt it:  {shlex.join(item.adopt)}")
         if item.delete:

@@ -117,7 +117,7 @@ def _in_the_way(plan: RepairPlan, report: OrphanReport) -> None:
             continue
         plan.findings.append(f"{item.kind} {item.id} is in the account and not in the state. {item.about}")
         commands = [item.adopt] if item.adopt else list(item.delete)
-        plan.first.append(" && ".join(shlex.join(command) for command in commands))
+        plan.first.append(item.instead or " && ".join(shlex.join(command) for command in commands))
 
 
 def _missing(plan: RepairPlan, stack: Stack, report: OrphanReport, settings: Settings) -> None:

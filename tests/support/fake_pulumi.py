@@ -36,7 +36,8 @@ for file in "$folder"/backend/.pulumi/stacks/*/*.attrs; do
 done
 case "$1 $2" in
 "stack export")
-  file=$folder/state.json
+  file=$folder/state-$stack.json
+  [ -e "$file" ] || file=$folder/state.json
   [ -e "$file" ] || file=$folder/empty.json
   ;;
 "stack output")
@@ -184,6 +185,11 @@ class FakePulumi:
                 },
             },
         )
+
+    def state_of(self, stack: str, *made: Made) -> None:
+        """Let the state of one of several stacks hold these."""
+        resources = [_resource(item) for item in made]
+        self._write(f"state-{stack}.json", {"version": 3, "deployment": {"resources": resources}})
 
     def outputs(self, stack: str = "", on: str = "", **outputs: Any) -> None:
         """Let every stack have these outputs, or only `stack`, or that while its file has this `on`; `error` is the
