@@ -24,7 +24,7 @@ from cli.errors import CommandError
 from cli.lib.apply import up
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
-from cli.lib.stack import Stack, digitalocean_token
+from cli.lib.stack import Stack, State, digitalocean_token
 from cli.stacks.pending_changes import refuse_changes
 from components.settings.checks.capacity import RESERVE_GIB, memory_demand
 from components.settings.checks.pds_env import blob_location
@@ -92,6 +92,7 @@ def _planned(cluster: Stack, host: str, single: Stack) -> Adoption:
         raise AdoptError(f"{single.name} has no host with a droplet of its own. Nothing was changed.")
     state = single.state()
     made = {name: state.named(name) for name in (VOLUME, ADDRESS, DROPLET)}
+    _refuse_older_checkout(single, state)
     if missing := [name for name, item in made.items() if item is None]:
         raise AdoptError(
             f"The state of {single.name} has no {missing[0]}. Complete `pulumi up --stack {single.name}` first."
@@ -106,6 +107,20 @@ def _planned(cluster: Stack, host: str, single: Stack) -> Adoption:
         address=ids[ADDRESS],
         droplet=int(ids[DROPLET]),
     )
+
+
+def _refuse_older_checkout(single: Stack, state: State) -> None:
+    """The file has a host of its own, and the state gave it away: an `up` would make another volume and address."""
+    identity = state.named("pds-identity")
+    on = identity.outputs.get("on") if identity else ""
+    released = state.named(DROPLET) is not None and state.named(VOLUME) is None
+    if on or released:
+        seen = f"has its PDS on {on}" if on else "has the droplet, and no volume"
+        raise AdoptError(
+            f"The adoption of {single.name} has begun already: its state {seen}. Pulumi.{single.name}.yaml is that of "
+            "an older checkout. Repeat the command with the newer files, in which the cluster's host has 'adopt', and "
+            "run no `pulumi up` with these. Nothing was changed."
+        )
 
 
 def _begun(cluster: Stack, host: str, single: Stack, fleet: Settings) -> Adoption:

@@ -4,6 +4,7 @@ A volume keeps its name when it changes its stack (`./pds adopt`, `./pds release
 resource with a stack's name, or with none, may be in use by another stack.
 """
 
+import contextlib
 import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -51,15 +52,26 @@ class Claims:
     def _texts(self) -> dict[str, str]:
         return {name: read_text(name, self._root) for name in self._others}
 
+    def adopting_host(self, volume: str) -> tuple[str, str] | None:
+        """The cluster, and its host, whose file adopts the volume."""
+        for name, settings in self._settings.items():
+            for host, options in settings.cluster.hosts.items() if settings.cluster else ():
+                if options.adopt and options.adopt.volume == volume:
+                    return name, host
+        return None
+
     @cached_property
     def _volume_names(self) -> dict[str, set[str]]:
-        """The volumes' names that the files do not write. A file that is refused names none."""
-        found: dict[str, set[str]] = {}
+        """The volumes' names that the files do not write."""
+        return {name: _volume_names(name, settings) for name, settings in self._settings.items()}
+
+    @cached_property
+    def _settings(self) -> dict[str, Settings]:
+        """Those of the files that are not refused."""
+        found = {}
         for name in self._others:
-            try:
-                found[name] = _volume_names(name, read_settings(name, self._root))
-            except StackFileError:
-                continue
+            with contextlib.suppress(StackFileError):
+                found[name] = read_settings(name, self._root)
         return found
 
     @cached_property

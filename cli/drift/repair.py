@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.drift import job_drift, orphans
+from cli.drift.claims import Claims
 from cli.drift.missing_resources import PATHS, refresh
 from cli.drift.missing_variables import missing_variables
 from cli.drift.orphans import OrphanReport
@@ -62,7 +63,8 @@ def repair(stack: Stack, account: DigitalOceanAccount, *, yes: bool) -> int:
     _missing(plan, stack, report, settings)
     _uncovered(plan, report)
     _half_replaced(plan, state, report)
-    _running(plan, stack, state, account)
+    if not _adopted(plan, stack, state, settings, account):
+        _running(plan, stack, state, account)
 
     for sentence in plan.findings:
         print(f"found: {sentence}")
@@ -181,6 +183,34 @@ def _without_volume(volume: str, settings: Settings, stack: str) -> list[str]:
         f"`pulumi config set --path pds.new true --stack {stack}`. Every account is gone then, and its "
         "members have to move back from copies of their own."
     ]
+
+
+def _adopted(plan: RepairPlan, stack: Stack, state: State, settings: Settings, account: DigitalOceanAccount) -> bool:
+    """Whether `./pds adopt` has shut the droplet down, which has to stay off. Nothing is asked of it then."""
+    droplet, volume = state.named("pds-host-droplet"), state.named("pds-host-data-volume")
+    present = account.get(f"droplets/{droplet.id}") if droplet else None
+    if droplet is None or (present and present["status"] != "off"):
+        return False
+    if settings.on and present:
+        plan.notes.append(f"droplet {droplet.id} is off since `./pds adopt`, whose `up` of this stack deletes it.")
+        return True
+    adopting = Claims(stack).adopting_host(volume.id) if volume else None
+    if settings.on or not (adopting or (present and volume is None)):
+        return False
+    plan.findings.append(f"droplet {droplet.id} is off, and `./pds adopt` of {stack.name} has begun.")
+    if adopting:
+        cluster, host = adopting
+        first = (
+            f"complete it: `./pds adopt {cluster} {host} --from {stack.name}`. Leave the droplet off. Only to give the "
+            f"adoption up: remove host {host} and its clubs from Pulumi.{cluster}.yaml."
+        )
+    else:
+        first = (
+            f"get the newer files: the state has no volume, so Pulumi.{stack.name}.yaml is that of an older checkout. "
+            "Leave the droplet off, and run no `pulumi up` with this file."
+        )
+    plan.first = [first]  # whatever else the state seems to lack, the adoption has
+    return True
 
 
 def _running(plan: RepairPlan, stack: Stack, state: State, account: DigitalOceanAccount) -> None:

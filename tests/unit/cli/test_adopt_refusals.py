@@ -170,6 +170,22 @@ def test_a_host_is_not_forgotten_while_another_droplet_has_its_volume(world: Wor
     assert world.calls[-1] == "release chess-club"
 
 
+def test_an_older_checkout_does_not_get_the_advice_to_run_up(world: World) -> None:
+    """Such an `up` makes another volume and another address, and leads the DNS record of the live PDS there."""
+    before = {name: world.file(name) for name in FILES}
+    world.kill_at = ADOPTED.index("up fleet") + 1
+    with pytest.raises(KilledError):
+        adopt_house(world)
+    world.kill_at, world.calls[:] = 0, []
+    for name, options in before.items():
+        world.write(name, options)
+    with pytest.raises(
+        AdoptError, match=r"has begun already: its state has the droplet, and no volume.*no `pulumi up`"
+    ):
+        adopt_house(world)
+    assert world.calls == []
+
+
 def _by_hand(world: World, **more: Any) -> None:
     """An operator wrote the adoption into the cluster's file, without the command."""
     fleet = world.file("fleet")
