@@ -7,7 +7,7 @@ changes its place only through the engine, after everything is there. The stack 
 from collections.abc import Mapping
 from typing import Literal
 
-from cli.backups.restore import repository_access, run_blobs_job, step
+from cli.backups.restore import refuse_during_move, repository_access, run_blobs_job, step
 from cli.check.run import run_checks, subject_of
 from cli.lib import nomad_jobs
 from cli.lib.apply import change, pause, up
@@ -28,6 +28,7 @@ Store = Literal["bucket", "disk"]
 def move_blobs(stack: Stack, to: Store, *, yes: bool, accept_losses: bool) -> int:
     """Move all blobs of `stack`; return the exit code. Raises StackError, StackFileError, ServiceError."""
     settings = _with_blobs(stack)
+    refuse_during_move(stack)
     target = _location(settings, to)
     present = _present_location(stack)
     _refuse_another_bucket(settings, present)
@@ -92,7 +93,8 @@ def _still_paused(stack: Stack) -> str:
 
 def forget_old(stack: Stack) -> int:
     """Remove the copies at the place that the server does not use; return the exit code. Raises as above."""
-    # A backup of before the move may still copy them.
+    refuse_during_move(stack)
+    # A backup of before the blobs were moved may still copy them.
     nomad_jobs.wait_for_other_runs(nomad_jobs.stack_nomad_api(stack), BACKUP)
     return _run_alone(stack, {"step": "forget"})
 

@@ -68,7 +68,7 @@ class RestoreRequest:
 def restore(stack: Stack, request: RestoreRequest) -> int:
     """Restore onto `stack`; return the exit code. Raises StackError, StackFileError, ServiceError."""
     settings = with_backup(stack)
-    _refuse_during_move(stack)
+    refuse_during_move(stack)
     if request.only:
         return _restore_one(stack, settings, request)
     other = request.source if request.source and request.source != stack else None
@@ -103,8 +103,9 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
     return 0 if complete else 1
 
 
-def _refuse_during_move(stack: Stack) -> None:
-    """A move restores its own backup, and would do so again over a server that a restore has started."""
+def refuse_during_move(stack: Stack) -> None:
+    """A move restores its own backup, and would do so again over a server that another command has started. Raises
+    StackError and StackFileError."""
     note: Mapping[str, Any] | None = read_config(stack.name, stack.root).get(MOVE_NOTE)
     if note and not note.get("opened"):
         raise StackError(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cli.backups.restore import back_up, last_backup_is_restorable, step, with_backup
+from cli.backups.restore import back_up, last_backup_is_restorable, refuse_during_move, step, with_backup
 from cli.check.run import run_checks, subject_of
 from cli.lib import nomad_jobs, preflight
 from cli.lib.apply import change, up
@@ -51,7 +51,7 @@ def upgrade_all(
     without: Sequence[str] = (),
 ) -> int:
     """Do the same for all of them, the canary first; return the exit code. Raises as above, before anything is begun if
-    one of them has no backups."""
+    one of them has no backups, or is being moved."""
     order = [stack for group in by_host(stacks).values() for stack in group]
     order.sort(key=lambda stack: stack.name != canary)
     targets = {stack.name: _version_to_install(Stack(stack.name), to, package) for stack in order}
@@ -83,6 +83,7 @@ def _version_to_install(stack: Stack, to: str, package: str | None) -> ServerVer
     if target.image == settings.pds.image:
         print(f"{stack.name} has {target.image} already.")
         return None
+    refuse_during_move(stack)
     return target
 
 

@@ -101,6 +101,20 @@ def test_continues_a_move_that_was_interrupted_in_its_pause(alice: Owner, ups: l
     assert alice.nomad.dispatched[0]["accept_losses"] == "yes"
 
 
+def test_moves_and_forgets_no_blobs_during_a_move_of_the_pds(alice: Owner, ups: list[str]) -> None:
+    """Before the restore the volume is empty, or has old data: the bucket would be recorded without a blob in it."""
+    _at(alice, "disk", blobs=BLOBS | {"serve": "disk"}, pds={"paused": True})
+    alice.move()
+    before = _file(alice.pulumi.root)
+    with pytest.raises(StackError, match=r"dev is being moved from house to ground.*Nothing was changed"):
+        move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=True)
+    with pytest.raises(StackError, match="dev is being moved"):
+        move_blobs.forget_old(alice.stack)
+    assert (_steps(alice), ups, _file(alice.pulumi.root)) == ([], [], before)
+    alice.move(opened=True)
+    assert move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=False) == 0, "the PDS is served again"
+
+
 def test_says_that_a_paused_pds_starts_at_the_end_and_not_that_nothing_was_changed(
     alice: Owner, ups: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,13 @@ class Owner:
         options = {f"pds:{key}": value for key, value in document(**changes).items()}
         (self.pulumi.root / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": options}))
 
+    def move(self, name: str = "dev", **note: Any) -> None:
+        """Add the note of a move in progress."""
+        file = self.pulumi.root / f"Pulumi.{name}.yaml"
+        config = yaml.load(file.read_text(), yaml.CSafeLoader)["config"]
+        config["move:note"] = {"from": "house", "to": "ground", **note}
+        file.write_text(yaml.safe_dump({"config": config}))
+
 
 @pytest.fixture
 def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[Owner]:

@@ -191,6 +191,18 @@ def test_upgrade_all_refuses_a_stack_without_backups_before_it_starts(several: O
     assert several.nomad.dispatched == []
 
 
+def test_refuses_a_stack_that_is_being_moved_before_it_starts(several: Owner) -> None:
+    """Its `up` would start the server, on the data of an earlier stay or on none."""
+    several.move("dev")
+    with pytest.raises(StackError, match=r"dev is being moved from house to ground.*Nothing was changed"):
+        _up(several)
+    with pytest.raises(StackError, match="dev is being moved"):
+        _all(several, None)
+    assert (several.nomad.dispatched, several.pulumi.ran) == ([], [])
+    several.move("dev", opened=True)
+    assert _all(several, None)[0] == 0
+
+
 def test_upgrade_all_skips_stacks_that_have_the_version(several: Owner) -> None:
     several.write("aster", backup=BACKUP, pds={"image": NEXT, "package_version": "0.5.38"})
     assert _all(several, None) == (0, ["beech", "dev"])
