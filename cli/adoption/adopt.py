@@ -21,7 +21,7 @@ from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
 from cli.cluster.hosts import Cluster, answered, require_cluster
 from cli.errors import CommandError
-from cli.lib.apply import up
+from cli.lib.apply import moved_to, up
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.stack import Stack, State, digitalocean_token
@@ -223,7 +223,7 @@ def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> i
     up(adoption.cluster, yes=yes)
     step(6, "`pulumi up` of each stack with a PDS on it.")
     for stack in adoption.stacks:
-        up(stack, yes=yes)
+        up(stack, yes=yes, env=moved_to(stack))
     print(
         f"\nThe host of {adoption.single.name} is host {adoption.host} of {adoption.cluster.name}. `./pds list` shows "
         f"it. 'adopt' may be removed from Pulumi.{adoption.cluster.name}.yaml: it has no effect any more. Run `./pds "

@@ -21,7 +21,7 @@ from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
 from cli.cluster.hosts import Cluster, answered, require_cluster
 from cli.errors import CommandError
-from cli.lib.apply import up
+from cli.lib.apply import moved_to, up
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.stack import Stack, digitalocean_token
@@ -259,7 +259,7 @@ def _up(plan: Release, *, yes: bool) -> int:
     cluster, target = plan.cluster, plan.target
     step(6, f"`pulumi up` of {target.name}, which imports volume and address, and of the others.")
     for stack in plan.stacks:
-        up(stack, yes=yes)
+        up(stack, yes=yes, env=moved_to(stack))
     print(
         f"\nHost {plan.host} of {cluster.name} is the host of {target.name}. {cluster.name} has one more spare: lower "
         "'cluster.workers.spares' only if the last worker runs no host (`./pds list`). The worker that was shut "

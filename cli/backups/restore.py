@@ -183,9 +183,9 @@ def restore_data(stack: Stack, settings: Settings, request: RestoreRequest, api:
     return nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, _meta(stack, settings, request)), _DEADLINE)
 
 
-def start_again(stack: Stack, settings: Settings, *, yes: bool) -> None:
+def start_again(stack: Stack, settings: Settings, *, yes: bool, env: Mapping[str, str] | None = None) -> None:
     """Start the PDS, and ask the relays to crawl it. Raises as above."""
-    unpause(stack, yes=yes)
+    unpause(stack, yes=yes, env=env)
     for relay in relays_in(stack.outputs()):
         print(f"{relay}: {_crawl(relay, settings.hostname)}")
 

@@ -7,32 +7,39 @@ Nomad is not used: a job that is stopped outside the engine makes the next `up` 
 from collections.abc import Mapping
 
 from cli.lib.stack import Stack, StackError
+from components.settings.stack_identity import MOVED_TO, place
 from offline.stackfile import read_settings
 
 _KEY = "pds:pds.paused"
 
 
-def pause(stack: Stack, *, yes: bool) -> None:
-    """Stop the PDS, and update the stack. On an empty volume this `up` succeeds.
+def pause(stack: Stack, *, yes: bool, env: Mapping[str, str] | None = None) -> None:
+    """Stop the PDS, and update the stack; `env` as in `up`. On an empty volume this `up` succeeds.
 
     Raises StackError, StackFileError.
     """
     if not read_settings(stack.name, stack.root).pds.paused:
         change(stack, _KEY, "true")
-    up(stack, yes=yes)
+    up(stack, yes=yes, env=env)
 
 
-def unpause(stack: Stack, *, yes: bool) -> None:
+def unpause(stack: Stack, *, yes: bool, env: Mapping[str, str] | None = None) -> None:
     """Start the PDS. Raises StackError, StackFileError."""
     if read_settings(stack.name, stack.root).pds.paused:
         change(stack, _KEY, "false")
-    up(stack, yes=yes)
+    up(stack, yes=yes, env=env)
 
 
 def up(stack: Stack, *, yes: bool, env: Mapping[str, str] | None = None) -> None:
     """Run `pulumi up`, with additional environment if need be. Raises StackError if it fails."""
     if stack.run_interactively("up", *(["--yes", "--skip-preview"] if yes else []), env=env):
         raise StackError("`pulumi up` did not succeed. Fix the fault above and repeat the command.")
+
+
+def moved_to(stack: Stack) -> dict[str, str]:
+    """The environment with which `up` accepts the place in the stack file as the PDS's new one. Raises
+    StackFileError."""
+    return {MOVED_TO: place(read_settings(stack.name, stack.root))}
 
 
 def change(stack: Stack, key: str, value: str) -> None:

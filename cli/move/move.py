@@ -18,12 +18,13 @@ from cli.backups.restore import (
     with_backup,
 )
 from cli.lib import nomad_jobs
-from cli.lib.apply import change, change_together, pause, up
+from cli.lib.apply import change, change_together, moved_to, pause, up
 from cli.lib.stack import Stack, StackError
 from cli.move import destination as places
 from cli.move import progress, second_place
 from cli.move.destination import Destination, MoveError, destination
 from cli.move.progress import MoveProgress, StackHost
+from cli.move.recorded_place import refuse_older_file
 from cli.stacks.pending_changes import refuse_changes
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
@@ -47,6 +48,7 @@ def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: S
     place = _wanted(club, StackHost(to, host), note)
     if note and place not in (note.to, note.source):
         _refuse_third_place(club, note)
+    refuse_older_file(club, note, place)
     if note and not note.opened:
         _refuse_unpaused(club, note)
     if note and note.to != place:
@@ -175,7 +177,7 @@ def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
         f"Clients with a cached record may use the old address for {settings.dns.ttl} s more, which no longer "
         "serves it."
     )
-    pause(club, yes=yes)
+    pause(club, yes=yes, env=moved_to(club))
     step(4, f"Restore backup {note.snapshot} on {note.to}.")
     api = nomad_jobs.stack_nomad_api(club)
     _wait(api)
@@ -252,7 +254,7 @@ def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
         except ServiceError as error:
             print(f"note: the jobs on {note.to} are unknown: {error}")
         change_together(club, target.options)
-    start_again(club, read_settings(club.name, club.root), yes=yes)
+    start_again(club, read_settings(club.name, club.root), yes=yes, env=moved_to(club))
     if note.within:
         second_place.withdraw(club, note.source, yes=yes)
     progress.forget(club)

@@ -9,8 +9,8 @@ from components.settings import stack_identity
 
 
 class StackIdentityProvider(PollingProvider, pickled_as="StackIdentityProvider"):
-    """Stores the values that must not change, and refuses another hostname, region, volume or location of the blobs at
-    the preview."""
+    """Stores the values that must not change, and refuses another hostname, place, region, volume or location of the
+    blobs at the preview."""
 
     def _run(self, news: Props, olds: Props) -> Props:
         self._refuse(olds, news)
@@ -29,5 +29,7 @@ class StackIdentityProvider(PollingProvider, pickled_as="StackIdentityProvider")
         known = {**olds, "hostname": news["hostname"]} if is_forgotten else olds
         if news["blobs"] in map(shell_variable, (stack_identity.BLOBS_MOVED, stack_identity.BLOBS_COPIED)):
             known = {**known, "blobs": news["blobs"]}
+        if news["place"] and news["place"] == shell_variable(stack_identity.MOVED_TO):
+            known = {**known, "place": news["place"]}
         if fault := stack_identity.fault(known, news):
             raise ServiceError(fault)

@@ -12,6 +12,7 @@ from components.host.shared import SharedHost, SharedHostArgs
 from components.render.host.cloud_init import volume_name
 from components.settings.checks.pds_env import blob_location
 from components.settings.sections.settings import Settings
+from components.settings.stack_identity import place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ def stack_identity(name: str, settings: Settings, stack: str, opts: pulumi.Resou
             "stack": stack,
             "hostname": settings.hostname,
             "on": (on.stack or "") if on else "",
+            "place": place(settings),
             "region": "" if on else settings.host.region,
             "volume": "" if on else volume_name(settings, stack),
             "volume_gib": 0 if on else settings.volume.size_gib,

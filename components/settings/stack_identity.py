@@ -1,5 +1,6 @@
-"""Values that must stay the same for a stack's life: hostname, location of the volume, and the volume's name; and the
-location of the blobs, which only `./pds blobs` changes.
+"""Values that must stay the same for a stack's life: hostname, location of the volume, and the volume's name; and two
+that only commands change: the place of the PDS (`./pds move`, `adopt`, `release`) and the location of the blobs
+(`./pds blobs`).
 
 Pure functions over two sets of values: the state's, and the stack file's. The dynamic resource `StackIdentity` compares
 them at each preview, before the engine examines anything else: the engine's own advice for a volume in another region
@@ -8,6 +9,9 @@ is to remove its protection.
 
 from collections.abc import Mapping
 from typing import Any
+
+from components.settings.sections.host import NomadOptions
+from components.settings.sections.settings import Settings
 
 FORGET = "PDS_FORGET_HOSTNAME"
 """Variable of the operator's shell that names a hostname under which no server ever ran."""
@@ -21,15 +25,44 @@ BLOBS_COPIED = "PDS_BLOBS_COPIED"
 """The same, set by `./pds blobs`, which has recorded the location on the volume. So no resource has it, and the next
 preview is empty."""
 
+MOVED_TO = "PDS_MOVED_TO"
+"""Variable of the shell in which `pulumi up` runs: the place that the PDS may have from now on (`place`). `./pds move`,
+`adopt` and `release` set it."""
+
+OWN_DROPLET, EXISTING_NOMAD = "own droplet", "existing Nomad"
+"""Places that are no stack's host. No stack has a name with a space."""
+
 NOT_TOUCHED = "Nothing was changed."
+
+
+def place(settings: Settings) -> str:
+    """Where the PDS of these settings runs: STACK is another stack's host, STACK/HOST a host of a cluster, which is a
+    datacenter of its Nomad. Empty for a cluster, which has no PDS."""
+    if settings.cluster:
+        return ""
+    if settings.on is None:
+        return OWN_DROPLET
+    if settings.on.stack is None:
+        return EXISTING_NOMAD
+    datacenter = settings.nomad.datacenter
+    is_named = datacenter != NomadOptions.model_fields["datacenter"].default
+    return f"{settings.on.stack}/{datacenter}" if is_named else settings.on.stack
+
+
+def described(known: str) -> str:
+    """A place as a sentence names it."""
+    if known in (OWN_DROPLET, EXISTING_NOMAD):
+        return {OWN_DROPLET: "its own droplet", EXISTING_NOMAD: "an existing Nomad"}[known]
+    stack, _, host = known.partition("/")
+    return f"host {host} of {stack}" if host else f"the host of {stack}"
 
 
 def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     """Why `wanted` cannot follow `known`, in a sentence with a remedy; None if it can.
 
-    Both hold the inputs of `StackIdentity`: `stack`, `hostname`, `on` (the stack whose host it shares), and `region`,
-    `volume` (its name), `volume_gib`, `adopt` (a volume's ID), which are empty for a stack without its own host, and
-    `blobs`, their location (`pds_env.blob_location`).
+    Both hold the inputs of `StackIdentity`: `stack`, `hostname`, `on` (the stack whose host it shares), `place`, and
+    `region`, `volume` (its name), `volume_gib`, `adopt` (a volume's ID), which are empty for a stack without its own
+    host, and `blobs`, their location (`pds_env.blob_location`).
     """
     stack, file = wanted["stack"], f"Pulumi.{wanted['stack']}.yaml"
     if known["hostname"] != wanted["hostname"]:
@@ -46,6 +79,8 @@ def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
             "club under another name is another stack, with a backup restored onto it "
             "(docs/guide/hosts.md#permanent-properties)."
         )
+    if known.get("place", wanted["place"]) != wanted["place"]:
+        return _place_fault(known["place"], wanted["place"], stack, file)
     if _differ(known, wanted, "region"):
         return (
             f"pds:host.region: the volume and the address of this stack are in {known['region']}, and {file} has "
@@ -59,6 +94,32 @@ def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     if wanted["adopt"] and wanted["adopt"] != known["adopt"]:
         return None  # another volume, on purpose: the engine imports it unchanged
     return _volume_fault(known, wanted, file)
+
+
+def _place_fault(known: str, wanted: str, stack: str, file: str) -> str:
+    """Why the server must not start there: it would have the data of an earlier stay, or none."""
+    (was, _, host), (now, _, there) = known.partition("/"), wanted.partition("/")
+    both_shared = not {known, wanted} & {OWN_DROPLET, EXISTING_NOMAD}
+    if both_shared and was == now:
+        key = "nomad.datacenter"
+        back = f"Write 'datacenter: {host}' back" if host else "Remove 'datacenter'"
+    else:
+        key, back = "on", f"Write 'on: {was}' back" if both_shared else "Restore the options that it had"
+    if both_shared:
+        command = f"`./pds move {stack} --to {now}{f' --host {there}' if was == now else ''}`"
+    elif known == OWN_DROPLET and there:
+        command = f"`./pds adopt {now} {there} --from {stack}`"
+    elif wanted == OWN_DROPLET and host:
+        command = f"`./pds release {was} {host} --to {stack}`"
+    else:
+        command = "a backup and a restore (docs/guide/clubs.md#moving-a-club-to-another-host)"
+    return (
+        f"pds:{key}: the PDS of {stack} is on {described(known)}, and {file} places it on {described(wanted)}. A "
+        f"server there would publish old data, or none, under the same name. {NOT_TOUCHED} If the file is of an older "
+        f"checkout, run `git pull`. If it was edited: {back}, and move the PDS with its data by {command}. Only if "
+        "no server runs at the old place and its data are at the new one, or if that stack was renamed: "
+        f"`{MOVED_TO}='{wanted}' pulumi up --stack {stack}`."
+    )
 
 
 def _volume_fault(known: Mapping[str, Any], wanted: Mapping[str, Any], file: str) -> str | None:

@@ -7,6 +7,7 @@ provider: nothing is made anew, nothing is deleted but the droplet. Droplets are
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cli.adoption.stack_edits import prepare
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import Stack as CliStack
 from cli.lib.stack import StackError
+from components.settings import stack_identity
 from offline.stackfile import read_settings
 from tests.e2e.digitalocean import World
 from tests.e2e.environment.api_client import Machines
@@ -107,6 +109,22 @@ def _ids(found: Stack) -> tuple[str, str, int]:
     return volume, address, int(droplet)
 
 
+def _moved(found: Stack) -> Stack:
+    """The stack in a shell that permits the place in its file, as that of the commands."""
+    place = stack_identity.place(read_settings(found.name, found.project))
+    return replace(found, env={**found.env, stack_identity.MOVED_TO: place})
+
+
+def _requires_permission(found: Stack) -> None:
+    """An older checkout's `up` is refused before anything else: the PDS is at another place by now."""
+    for arguments in (["preview"], ["up", "--yes"], ["up", "--yes", "--skip-preview"]):
+        refused = found.pulumi(*arguments, check=False)
+        assert refused.code
+        output = " ".join(refused.output.split())
+        assert f"the PDS of {found.name} is on" in output, refused.output
+        assert f"{stack_identity.MOVED_TO}=" in output, refused.output
+
+
 def _edit(found: Stack, edits: Mapping[str, Any]) -> None:
     prepare(_cli(found), edits).write()
 
@@ -167,14 +185,15 @@ def test_volume_and_address_become_those_of_the_cluster_and_nothing_else_happens
         _edit(fleet, {"cluster.hosts.a": host, **clubs})
         config = read_settings(house.name, house.project)
         _edit(house, adopt.single_edits("fleet", "a", config))
-        refused = house.pulumi("up", "--yes", check=False)
+        _requires_permission(house)
+        refused = _moved(house).pulumi("up", "--yes", check=False)
         assert refused.code, "before the release the protection holds"
         assert "protected" in refused.output, refused.output
         assert released_state.release(_cli(house), adopt.is_of_the_single_host) > 5
         assert released_state.release(_cli(house), adopt.is_of_the_single_host) == 0
     fleet.pulumi("up", "--yes")
     fleet.pulumi("preview", "--expect-no-changes", "--refresh")
-    house.pulumi("up", "--yes")
+    _moved(house).pulumi("up", "--yes")
     house.pulumi("preview", "--expect-no-changes", "--refresh")
     assert _kept(house) == kept
     dump = house.api.dump()
@@ -210,7 +229,8 @@ def test_and_back_to_a_droplet_of_its_own(house: Stack, fleet: Stack) -> None:
         names = (house.name,)
         assert released_state.release(_cli(fleet), lambda item: releasing.is_of_the_host(item, "a", names)) == 2
     fleet.pulumi("up", "--yes")
-    house.pulumi("up", "--yes")
+    _requires_permission(house)
+    _moved(house).pulumi("up", "--yes")
     for found in (fleet, house):
         found.pulumi("preview", "--expect-no-changes", "--refresh")
     assert _kept(house) == kept

@@ -1,6 +1,6 @@
 """A host with a PDS of its own and a club on it, for the tests of `./pds adopt` and `./pds release`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from cli.cluster.hosts import Cluster
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.stack import Resource, Stack, StackError, State
+from components.settings import stack_identity
 from components.takeover.decide import Rules
 from components.takeover.passes import Passes
 from offline.stackfile import read_settings
@@ -70,6 +71,10 @@ class World:
     """Resources of the state of `house`."""
     providers: dict[str, str] = field(default_factory=lambda: {"chess-club": "house"})
     """The stack whose Nomad the state of a club has a provider of."""
+    places: dict[str, str] = field(
+        default_factory=lambda: {"fleet": "", "house": stack_identity.OWN_DROPLET, "chess-club": "house"}
+    )
+    """The place of each stack's PDS in its state."""
     hosts: dict[str, Any] = field(default_factory=dict)
     """Hosts of the outputs of `fleet`, beside b."""
     alone: bool = True
@@ -131,9 +136,11 @@ class World:
         self.call("forget")
         self.forgotten = True
 
-    def up(self, stack: Stack, *, yes: bool) -> None:
+    def up(self, stack: Stack, *, yes: bool, env: Mapping[str, str] | None = None) -> None:
         assert yes
         settings = read_settings(stack.name, stack.root)
+        place = stack_identity.place(settings)
+        assert place in (self.places.get(stack.name), (env or {}).get(stack_identity.MOVED_TO)), "the state refuses it"
         assert stack.name in self.released or (self.alone and stack.name == "fleet")
         if settings.cluster:
             assert ("a" in settings.cluster.hosts) is self.alone
@@ -143,6 +150,7 @@ class World:
         else:
             assert settings.on.stack == ("fleet" if self.alone else "house")
         self.call(f"up {stack.name}")
+        self.places[stack.name] = place
         if settings.cluster:
             self.hosts = {"a": {"volume_id": ID, "address": IP}} if "a" in settings.cluster.hosts else {}
         elif settings.on is None:

@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from cli.lib import apply
-from cli.lib.stack import Stack
+from cli.lib.stack import Stack, StackError
 from cli.stacks import pending_changes
+from components.settings import stack_identity
 from components.settings.host_contract import terms_for
-from offline.stackfile import parse_settings
+from offline.stackfile import parse_settings, read_settings
 from policy.changes import Change
 from policy.digest import Digest
 from tests.conftest import Clock
@@ -41,6 +42,8 @@ class Owner:
     """Stack to the names of the resources that its preview changes."""
     serving: dict[str, Any] = field(default_factory=lambda: {"state": "serving"})
     """Outputs of the club after an `up` that does not pause it."""
+    place: str = ""
+    """The place of the PDS in the club's state."""
 
     def file(self, name: str) -> dict[str, Any]:
         """The configuration in a stack's file."""
@@ -84,8 +87,14 @@ class Owner:
                 name, ipv4="203.0.113.1", clubs=granted, club_access={club: _access(nomad, token) for club in granted}
             )
 
+    def recorded(self, place: str) -> None:
+        """Let the club's state have the PDS at this place."""
+        self.place = place
+        self.pulumi.state(("pds-identity", "pulumi-python:dynamic/pds:StackIdentity", "1", {"place": place}))
+
     def applied(self) -> None:
-        """Set the club's outputs as after an `up` with its present file."""
+        """Set the club's state and outputs as after an `up` with its present file."""
+        self.recorded(stack_identity.place(read_settings("chess", self.pulumi.root)))
         paused = (self.file("chess").get("pds:pds") or {}).get("paused")
         for name, nomad, token in (("dev", self.old, TOKEN), ("ground", self.new, OTHER)):
             outputs = {
@@ -112,6 +121,13 @@ def _access(nomad: FakeNomad, token: str) -> dict[str, str]:
     return {
         "address": nomad.address, "ca_pem": "a", "cert_pem": "b", "key_pem": "c", "token": token, "namespace": "chess",
     }  # fmt: skip
+
+
+def require_place(stack: Stack, known: str, env: Mapping[str, str] | None) -> None:
+    """Fail as `up` does if the stack's file has another place than the state, and the shell does not permit it."""
+    wanted = stack_identity.place(read_settings(stack.name, stack.root))
+    if known and wanted not in (known, (env or {}).get(stack_identity.MOVED_TO)):
+        raise StackError(f"`pulumi up` did not succeed: {stack.name} is at {known}, and not at {wanted}")
 
 
 def short(command: list[str]) -> str:
@@ -142,8 +158,10 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
         operator.applied()
         engine_up = apply.up
 
-        def up(stack: Stack, *, yes: bool) -> None:
-            engine_up(stack, yes=yes)
+        def up(stack: Stack, *, yes: bool, env: Mapping[str, str] | None = None) -> None:
+            if stack.name == "chess":
+                require_place(stack, operator.place, env)
+            engine_up(stack, yes=yes, env=env)
             operator.applied()
 
         monkeypatch.setattr(apply, "up", up)

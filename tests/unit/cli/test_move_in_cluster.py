@@ -3,7 +3,7 @@
 `tests/e2e/scenarios/e2e_cluster_clubs.py` uses the real engine, Nomad and a server with writers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from cli.lib.stack import Stack, StackError
 from cli.move import move, second_place
 from cli.move.destination import MoveError
 from cli.move.progress import StackHost
+from components.settings import stack_identity
 from components.settings.host_contract import terms_for
 from offline.stackfile import read_settings
 from tests.conftest import Clock
 from tests.support.fake_nomad import FakeNomad, serve
 from tests.support.fake_pulumi import FakePulumi
 from tests.support.programs import BACKUP, CLUSTER
-from tests.unit.cli.moving_club import posted, short, show_previews
+from tests.unit.cli.moving_club import posted, require_place, short, show_previews
 from tests.unit.cli.test_nomad_jobs import TOKEN, allocations
 from tests.unit.cli.test_restore import KEY
 
@@ -48,6 +49,8 @@ class Owner:
     club: Stack
     pending: dict[str, list[str]] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
+    place: str = ""
+    """The place of the PDS of chess in its state."""
 
     def config(self, name: str) -> dict[str, Any]:
         config: dict[str, Any] = yaml.load((self.pulumi.root / f"Pulumi.{name}.yaml").read_text(), yaml.CSafeLoader)[
@@ -61,6 +64,8 @@ class Owner:
 
     def applied(self) -> None:
         """Set the outputs of the cluster and of the club as after an `up` with their present files."""
+        self.place = stack_identity.place(read_settings("chess", self.pulumi.root))
+        self.pulumi.state(("pds-identity", "pulumi-python:dynamic/pds:StackIdentity", "1", {"place": self.place}))
         settings = read_settings("fleet", self.pulumi.root)
         addresses = {"a": "203.0.113.1", "b": "203.0.113.2"}
         granted = {name: terms_for(settings, club) for name, club in settings.clubs.items()}
@@ -126,8 +131,10 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
         owner.applied()
         engine_up = apply.up
 
-        def up(stack: Stack, *, yes: bool) -> None:
-            engine_up(stack, yes=yes)
+        def up(stack: Stack, *, yes: bool, env: Mapping[str, str] | None = None) -> None:
+            if stack.name == "chess":
+                require_place(stack, owner.place, env)
+            engine_up(stack, yes=yes, env=env)
             owner.applied()
 
         monkeypatch.setattr(apply, "up", up)

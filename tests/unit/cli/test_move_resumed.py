@@ -141,6 +141,56 @@ def test_refuses_a_new_server_whose_file_is_paused_and_whose_state_is_not(alice:
     _refused(alice, "and its state is 'serving'")
 
 
+OLDER = r"The state has chess on the host of ground, .* has it on the host of dev: this file is older.*git pull"
+
+
+@pytest.mark.parametrize("to", ["ground", "dev"])
+def test_a_file_of_before_the_move_neither_repeats_it_nor_goes_back(alice: Owner, to: str) -> None:
+    """The new server serves there since, and the old host still has its data and grants the place."""
+    alice.note()
+    alice.recorded("ground")
+    _refused(alice, OLDER, to=to)
+
+
+@pytest.mark.parametrize("to", ["ground", "dev"])
+def test_a_file_without_the_move_that_is_over_begins_none(alice: Owner, to: str) -> None:
+    alice.recorded("ground")
+    _refused(alice, OLDER, to=to)
+
+
+def test_a_file_of_before_the_way_back_does_not_end_the_move(alice: Owner) -> None:
+    alice.note(snapshot="33a97191")
+    alice.recorded("dev")
+    alice.pulumi.outputs("chess", "ground", state="serving")
+    _refused(alice, r"The state has chess on the host of dev.*write 'on: dev' into this one, and remove 'move:note'")
+
+
+def test_a_file_of_an_ended_move_does_not_start_the_new_host_s_data_again(alice: Owner) -> None:
+    alice.note(snapshot="33a97191", opened=True)
+    alice.recorded("dev")
+    _refused(alice, "The state has chess on the host of dev")
+
+
+def test_resumes_if_the_up_that_brings_the_club_to_the_new_host_has_not_begun(alice: Owner) -> None:
+    alice.note(snapshot="33a97191")
+    alice.recorded("dev")
+    assert move.move(alice.club, "ground", yes=True) == 0
+    assert alice.commands() == [*ON_NEW_HOST, "chess: up", *OPENED, *RELEASED]
+
+
+def test_resumes_a_way_back_whose_up_has_not_begun(alice: Owner) -> None:
+    alice.note(snapshot="33a97191")
+    alice.pulumi.answers("up", (1, "error"))
+    with pytest.raises(StackError):
+        move.move(alice.club, "dev", yes=True)
+    assert alice.place == "ground"
+    alice.pulumi.outputs("chess", "dev", state="paused")  # those of the last `up` that succeeded
+    with pytest.raises(MoveError, match="this file is older"):
+        move.move(alice.club, "ground", yes=True)
+    assert move.move(alice.club, "dev", yes=True) == 0
+    assert alice.place == "dev"
+
+
 def test_a_move_that_was_cut_short_refuses_a_restore(alice: Owner) -> None:
     alice.note(snapshot="33a97191")
     with pytest.raises(StackError, match=r"being moved from dev to ground.*First end the move"):

@@ -22,6 +22,7 @@ def _at_cluster(alice: Owner) -> None:
     alice.hosts(_cluster(chess={"port": 3101, "host": "a"}), NEW_HOST)
     options = {"nomad": {"datacenter": "a"}, "ingress": {"kind": "caddy"}, "backup": BACKUP}
     alice.chess(**options)
+    alice.applied()
 
 
 def test_moves_to_the_host_that_the_cluster_s_file_grants(alice: Owner) -> None:

@@ -8,13 +8,13 @@ import pytest
 from components.clients.errors import ServiceError
 from components.dynamic.identity import StackIdentityProvider
 from components.dynamic.nomad import HostInUseProvider
-from components.settings.stack_identity import BLOBS_COPIED, BLOBS_MOVED, FORGET
+from components.settings.stack_identity import BLOBS_COPIED, BLOBS_MOVED, EXISTING_NOMAD, FORGET, MOVED_TO, OWN_DROPLET
 from offline.mock_engine import Evaluation, Recorded
 from policy.changes import between
 from policy.preflight import of_changes
 from tests.support.fake_nomad import FakeNomad, serve
 from tests.support.invariants import waits_for
-from tests.support.programs import BACKUP, BLOBS, CLUB, CLUBS, EXISTING, run, shared
+from tests.support.programs import BACKUP, BLOBS, CLUB, CLUBS, EXISTING, cluster, run, shared
 
 MANAGEMENT = "06b05181-6ba5-a269-ae00-373e61ed46eb"
 
@@ -22,7 +22,14 @@ MANAGEMENT = "06b05181-6ba5-a269-ae00-373e61ed46eb"
 def _known(**changes: Any) -> dict[str, Any]:
     """The content of stack dev's state."""
     inputs = {"stack": "dev", "hostname": "noted.at", "on": "", "region": "fra1", "volume": "pds-dev", "adopt": ""}
-    return {**inputs, "volume_gib": 25, "blobs": "disk", "version": "1", **changes}
+    return {**inputs, "place": OWN_DROPLET, "volume_gib": 25, "blobs": "disk", "version": "1", **changes}
+
+
+def _at(place: str) -> dict[str, Any]:
+    """Inputs of stack dev at a place; a club has no volume of its own."""
+    on = "" if place in (OWN_DROPLET, EXISTING_NOMAD) else place.partition("/")[0]
+    own = {} if place == OWN_DROPLET else {"region": "", "volume": "", "volume_gib": 0}
+    return _known(place=place, on=on, **own)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -58,8 +65,6 @@ ALLOWED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a larger volume": ({}, {"volume_gib": 50}),
     "a renamed stack that keeps its volume's name": ({}, {"stack": "club"}),
     "a volume created from a snapshot": ({}, {"adopt": "506f78a4", "volume": "pds-restored", "volume_gib": 20}),
-    "an own host replaced by a place on another's": ({}, {"on": "ground", "region": "", "volume": "", "volume_gib": 0}),
-    "a club that moves": ({"on": "dev", "region": "", "volume": ""}, {"on": "ground", "region": "", "volume": ""}),
 }
 
 
@@ -67,6 +72,73 @@ ALLOWED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_accepts_changes_that_keep_data_and_name(case: str) -> None:
     known, new = (_known(**changes) for changes in ALLOWED[case])
     assert StackIdentityProvider().diff("id", known, new).changes == (known != new)
+
+
+PLACES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "a club on another stack's host": (
+        "ground", "dev", ("pds:on", "on the host of ground", "'on: ground'", "./pds move dev --to dev`"),
+    ),
+    "a club on another host of its cluster": (
+        "fleet/a", "fleet/b", ("pds:nomad.datacenter", "'datacenter: a'", "./pds move dev --to fleet --host b`"),
+    ),
+    "a club of a stack that leaves out the datacenter": ("fleet/a", "fleet", ("'datacenter: a'",)),
+    "an adopted host's PDS, from its former file": (
+        "fleet/a", OWN_DROPLET, ("on host a of fleet", "on its own droplet", "./pds release fleet a --to dev`"),
+    ),
+    "a PDS with a droplet": (OWN_DROPLET, "fleet/a", ("./pds adopt fleet a --from dev`",)),
+    "a PDS with a droplet, as a club": (OWN_DROPLET, "ground", ("a backup and a restore",)),
+    "a PDS in another Nomad": (EXISTING_NOMAD, "ground", ("on an existing Nomad", "a backup and a restore")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_pds_changes_its_place_only_with_the_command_that_moves_its_data(
+    monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """An older checkout's `up` would start old data, or an empty PDS, under the live name."""
+    known, wanted, parts = PLACES[case]
+    provider = StackIdentityProvider()
+    monkeypatch.setenv(MOVED_TO, known)
+    for attempt in (provider.diff, provider.update):
+        with pytest.raises(ServiceError) as refused:
+            attempt("id", _at(known), _at(wanted))
+        text = str(refused.value)
+        remedies = ("Nothing was changed", "git pull", f"{MOVED_TO}='{wanted}' pulumi up --stack dev", *parts)
+        assert [part for part in remedies if part not in text] == []
+    monkeypatch.setenv(MOVED_TO, wanted)
+    assert provider.diff("id", _at(known), _at(wanted)).changes
+    assert (provider.update("id", _at(known), _at(wanted)).outs or {})["place"] == wanted
+
+
+def test_state_without_a_place_accepts_one_and_has_it_from_then_on() -> None:
+    known = {key: value for key, value in _at("ground").items() if key != "place"}
+    assert StackIdentityProvider().diff("id", known, _at("ground")).changes
+    updated = StackIdentityProvider().update("id", known, _at("ground")).outs or {}
+    assert not StackIdentityProvider().diff("id", updated, _at("ground")).changes
+
+
+def test_a_permission_without_a_value_permits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MOVED_TO, "")
+    with pytest.raises(ServiceError, match="places it on"):
+        StackIdentityProvider().diff("id", _at("ground"), _at("dev"))
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "place"),
+    [
+        (run, OWN_DROPLET),
+        (shared, "dev"),
+        (
+            lambda: shared(on="fleet", host=cluster(), nomad={"datacenter": "a"}, ingress={"kind": "caddy"}),
+            "fleet/a",
+        ),
+        (lambda: run(**EXISTING), EXISTING_NOMAD),
+        (cluster, ""),
+    ],
+    ids=["a droplet of its own", "another stack's host", "a host of a cluster", "another's Nomad", "a cluster"],
+)
+def test_records_the_place_of_the_pds(evaluate: Any, place: str) -> None:
+    assert evaluate().one("pds-identity").inputs["place"] == place
 
 
 def test_club_keeps_the_name_by_which_its_host_knows_it() -> None:
@@ -116,7 +188,7 @@ def test_blobs_change_their_place_only_after_they_were_moved(
     assert (provider.update("id", _known(blobs=known), _known(blobs=wanted)).outs or {})["blobs"] == wanted
 
 
-def test_state_of_a_stack_that_recorded_no_place_accepts_one() -> None:
+def test_state_of_a_stack_that_recorded_no_location_of_the_blobs_accepts_one() -> None:
     known = {key: value for key, value in _known().items() if key != "blobs"}
     assert StackIdentityProvider().diff("id", known, _known()).changes
 
