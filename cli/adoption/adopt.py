@@ -21,7 +21,7 @@ from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
 from cli.cluster.hosts import Cluster, answered, require_cluster
 from cli.errors import CommandError
-from cli.lib.apply import moved_to, up
+from cli.lib.apply import moved_to, up, written_place
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.stack import Stack, State, digitalocean_token
@@ -215,10 +215,10 @@ def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> i
     for stack in adoption.stacks:
         if not _is_on(stack, adoption.cluster):
             _edit(adoption, stack).write()
-    release(adoption.single, is_of_the_single_host)
+    release(adoption.single, is_of_the_single_host, written_place(adoption.single))
     providers = (f"pds-host-provider-{adoption.single.name}",)
     for club in adoption.clubs:
-        release(club, lambda item: is_nomad(item, providers))
+        release(club, lambda item: is_nomad(item, providers), written_place(club))
     step(5, f"`pulumi up` of {adoption.cluster.name}, which imports volume and address, and places the host.")
     up(adoption.cluster, yes=yes)
     step(6, "`pulumi up` of each stack with a PDS on it.")

@@ -21,7 +21,7 @@ from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
 from cli.cluster.hosts import Cluster, answered, require_cluster
 from cli.errors import CommandError
-from cli.lib.apply import moved_to, up
+from cli.lib.apply import moved_to, up, written_place
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.stack import Stack, digitalocean_token
@@ -195,7 +195,7 @@ def _finish(plan: Release, account: DigitalOceanAccount, *, yes: bool) -> int:
             prepare(club, club_edits(target.name)).write()
     providers = (f"pds-host-provider-{cluster.name}",)
     for stack in plan.stacks:
-        release(stack, lambda item: is_nomad(item, providers))
+        release(stack, lambda item: is_nomad(item, providers), written_place(stack))
     _require_detached(plan, account)
     remove_from_nomad.forget(_nomad(cluster), plan.host, names)
     return _up(plan, yes=yes)

@@ -13,12 +13,16 @@ from typing import Any
 
 from cli.lib.private_files import write_private
 from cli.lib.stack import Stack, StackError
+from components.settings import stack_identity
 
 Json = dict[str, Any]
 
 
-def release(stack: Stack, is_released: Callable[[Json], bool]) -> int:
+def release(stack: Stack, is_released: Callable[[Json], bool], place: str | None = None) -> int:
     """Remove the resources of the state for which `is_released` holds, and what is below them. Returns their number.
+
+    `place` is that of the PDS from now on, which the state gets with the same step: without its volume, it would accept
+    the `up` of an older stack file.
 
     The state before is kept in `build/released/`, with its secrets encrypted. Raises StackError.
     """
@@ -38,7 +42,7 @@ def release(stack: Stack, is_released: Callable[[Json], bool]) -> int:
     name = f"{stack.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     former = folder / f"{name}-before.json"
     write_private(former, json.dumps(state).encode())
-    deployment["resources"] = without(resources, gone)
+    deployment["resources"] = [at_place(item, place) if place else item for item in without(resources, gone)]
     file = folder / f"{name}.json"
     write_private(file, json.dumps(state).encode())
     if stack.run("stack", "import", "--file", str(file)).code:
@@ -80,6 +84,13 @@ def without(resources: Sequence[Json], gone: set[str]) -> list[Json]:
             del kept["deletedWith"]
         left.append(kept)
     return left
+
+
+def at_place(item: Json, place: str) -> Json:
+    """The resource; `StackIdentity` with this place (`stack_identity.place`)."""
+    if name_of(item) != stack_identity.RESOURCE:
+        return item
+    return item | {key: {**(item.get(key) or {}), "place": place} for key in ("inputs", "outputs")}
 
 
 def name_of(item: Json) -> str:

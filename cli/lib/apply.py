@@ -39,7 +39,12 @@ def up(stack: Stack, *, yes: bool, env: Mapping[str, str] | None = None) -> None
 def moved_to(stack: Stack) -> dict[str, str]:
     """The environment with which `up` accepts the place in the stack file as the PDS's new one. Raises
     StackFileError."""
-    return {MOVED_TO: place(read_settings(stack.name, stack.root))}
+    return {MOVED_TO: written_place(stack)}
+
+
+def written_place(stack: Stack) -> str:
+    """The place of the PDS in the stack file. Raises StackFileError."""
+    return place(read_settings(stack.name, stack.root))
 
 
 def change(stack: Stack, key: str, value: str) -> None:

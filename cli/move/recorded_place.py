@@ -1,13 +1,11 @@
 """The place of a club in the engine's state, which everyone who updates the stack shares; its file is one of many
 copies."""
 
+from cli.lib.apply import written_place
 from cli.lib.stack import Stack
 from cli.move.destination import MoveError
 from cli.move.progress import KEY, MoveProgress, StackHost
 from components.settings import stack_identity
-from offline.stackfile import read_settings
-
-_IDENTITY = "pds-identity"
 
 
 def refuse_older_file(club: Stack, note: MoveProgress | None, to: StackHost) -> None:
@@ -16,9 +14,9 @@ def refuse_older_file(club: Stack, note: MoveProgress | None, to: StackHost) -> 
     Only a command that was killed between the file and the `up` leaves that, with the PDS paused: on the way forth, or
     on the way back to `to`.
     """
-    identity = club.state().named(_IDENTITY)
+    identity = club.state().named(stack_identity.RESOURCE)
     recorded = str(identity.outputs.get("place") or "") if identity else ""
-    written = stack_identity.place(read_settings(club.name, club.root))
+    written = written_place(club)
     if recorded in ("", written):
         return
     if note and not note.opened:

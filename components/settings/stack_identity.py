@@ -13,6 +13,9 @@ from typing import Any
 from components.settings.sections.host import NomadOptions
 from components.settings.sections.settings import Settings
 
+RESOURCE = "pds-identity"
+"""The name of `StackIdentity` in every state."""
+
 FORGET = "PDS_FORGET_HOSTNAME"
 """Variable of the operator's shell that names a hostname under which no server ever ran."""
 

@@ -184,15 +184,22 @@ def test_volume_and_address_become_those_of_the_cluster_and_nothing_else_happens
         clubs = {f"clubs.{house.name}": {"host": "a", "port": 3000}}
         _edit(fleet, {"cluster.hosts.a": host, **clubs})
         config = read_settings(house.name, house.project)
+        older = (house.project / f"Pulumi.{house.name}.yaml").read_text()
         _edit(house, adopt.single_edits("fleet", "a", config))
         _requires_permission(house)
         refused = _moved(house).pulumi("up", "--yes", check=False)
         assert refused.code, "before the release the protection holds"
         assert "protected" in refused.output, refused.output
-        assert released_state.release(_cli(house), adopt.is_of_the_single_host) > 5
+        assert released_state.release(_cli(house), adopt.is_of_the_single_host, "fleet/a") > 5
         assert released_state.release(_cli(house), adopt.is_of_the_single_host) == 0
     fleet.pulumi("up", "--yes")
     fleet.pulumi("preview", "--expect-no-changes", "--refresh")
+    file = house.project / f"Pulumi.{house.name}.yaml"
+    written = file.read_text()
+    file.write_text(older)
+    _requires_permission(house)
+    assert _kept(house) == kept, "a new address would get the record of the live PDS"
+    file.write_text(written)
     _moved(house).pulumi("up", "--yes")
     house.pulumi("preview", "--expect-no-changes", "--refresh")
     assert _kept(house) == kept

@@ -119,8 +119,11 @@ class World:
         elif droplet == self.carrier:
             self.carrier = None
 
-    def release(self, stack: Stack, _is_released: Callable[[Any], bool]) -> int:
+    def release(self, stack: Stack, _is_released: Callable[[Any], bool], place: str | None = None) -> int:
         self.call(f"release {stack.name}")
+        if stack.name != "fleet":
+            assert place == stack_identity.place(read_settings(stack.name, stack.root))
+            self.places[stack.name] = place
         if stack.name == "house":
             self.made.pop(VOLUME, None)
             self.made.pop(ADDRESS, None)

@@ -3,17 +3,19 @@
 `tests/e2e/scenarios/e2e_adoption.py` uses the real engine, Nomad and PDS.
 """
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.adoption import release
-from cli.adoption.adopt import AdoptError
+from cli.adoption import release, released_state
+from cli.adoption.adopt import VOLUME, AdoptError
 from cli.adoption.handover import VolumeError
 from cli.adoption.own_disks import BackupsStayError
 from cli.adoption.release import ReleaseError
-from cli.lib.stack import StackError
+from cli.lib.stack import EngineResult, Stack, StackError
 from offline.stackfile import StackFileError, read_settings
 from tests.unit.cli.adopted_host import (
     ADOPTED,
@@ -46,6 +48,25 @@ def test_an_adoption_that_is_killed_goes_on(world: World, number: int) -> None:
     world.kill_at = 0
     assert adopt_house(world) == 0
     require_adopted(world)
+
+
+def test_state_that_loses_its_host_has_the_new_place_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without its volume it would else accept the `up` of an older file, which makes another host under the name."""
+    prefix = "urn:pulumi:house::pds::T::"
+    kept = {"urn": f"{prefix}pds-identity", "inputs": {"hostname": "house.test", "place": "own droplet"}}
+    resources = [kept | {"outputs": kept["inputs"]}, {"urn": f"{prefix}{VOLUME}", "inputs": {}}]
+    imported: list[Any] = []
+
+    def run(_stack: Stack, *words: str) -> EngineResult:
+        imported.append(json.loads(Path(words[-1]).read_text())["deployment"]["resources"])
+        return EngineResult(0, "")
+
+    monkeypatch.setattr(Stack, "export", lambda _stack: {"deployment": {"resources": resources}})
+    monkeypatch.setattr(Stack, "run", run)
+    house = Stack("house", tmp_path)
+    assert released_state.release(house, lambda item: released_state.name_of(item) == VOLUME, "fleet/a") == 1
+    [[identity]] = imported
+    assert identity["inputs"] == identity["outputs"] == {"hostname": "house.test", "place": "fleet/a"}
 
 
 def test_releases_a_host_with_its_clubs(world: World) -> None:
