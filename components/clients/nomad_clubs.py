@@ -28,9 +28,9 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
     name may be on several nodes (nomad/host_volume_endpoint.go, placeHostVolume), and the datacenter of a job decides.
     One on a further host is removed, once there is one on `datacenter`.
 
-    Raises ServiceError if the only volume is on a further host, or if there is a further one while the PDS is paused;
-    for a smaller quota, and for a larger one while a job uses the volume: Nomad refuses both
-    (nomad/structs/host_volumes.go, ValidateUpdate).
+    Raises ServiceError if the only volume is on a further host, or if there is a further one while the PDS is paused or
+    its job is not on `datacenter`; for a smaller quota, and for a larger one while a job uses the volume: Nomad refuses
+    both (nomad/structs/host_volumes.go, ValidateUpdate).
     """
     namespace = {
         "Name": club,
@@ -44,7 +44,7 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
         further = _further_volumes(api, club, volume, {datacenter, leaving})
         if further and not existing:
             _refuse_another_host(api, club, next(iter(further.values())), datacenter)
-        if further and not _serves(api, club):
+        if further and not _serves(api, club, datacenter):
             _refuse_to_leave(club, next(iter(further)), datacenter)
         for host, left in further.items():
             _leave(api, club, host, left)
@@ -120,22 +120,25 @@ def _refuse_another_host(api: NomadApi, club: str, volume: Json, datacenter: str
     )
 
 
-def _serves(api: NomadApi, club: str) -> bool:
-    """Whether the club's PDS is neither paused nor removed."""
+def _serves(api: NomadApi, club: str, datacenter: str) -> bool:
+    """Whether the club's PDS is neither paused nor removed, and runs on this host."""
     path = f"/v1/job/{_PDS_JOB}?namespace={club}"
     status, job = api.request("GET", path)
     if status == 404:
         return False
     if status != 200:
         raise ServiceError(f"Nomad at {api.address} answered {status} to {path}: {str(job).strip()[:200]}")
-    return not job["Stop"] and any(group["Count"] for group in job["TaskGroups"])
+    is_wanted = not job["Stop"] and any(group["Count"] for group in job["TaskGroups"])
+    return is_wanted and datacenter in job["Datacenters"]
 
 
 def _refuse_to_leave(club: str, where: str, datacenter: str) -> None:
-    """No allocation of a paused PDS protects its volume, and in a move the one on the other host may still be empty."""
+    """No allocation protects the volume of a paused PDS, or of one that failed and waits for its next attempt. In a
+    move the volume on the other host may still be empty."""
     raise ServiceError(
-        f"The PDS of stack {club} is paused or has no job. Its data may exist only on host {where}, but the cluster's "
-        f"file names only {datacenter}. Nothing was changed. To finish a move, write "
+        f"The PDS of stack {club} is paused, or its job is not on host {datacenter}. Its data may exist only on host "
+        f"{where}, but the cluster's file names only {datacenter}. Nothing was changed. If the file is of an older "
+        "checkout, run `git pull`. To finish a move, write "
         f"'leaving: {{host: {where}, port: PORT}}' back for {club} in 'clubs', with the port that it has there, and "
         f"repeat the same `./pds move` as before. Otherwise start the PDS: remove 'paused' from "
         f"Pulumi.{club}.yaml, run `pulumi up --stack {club}`, and run this `up` again."
