@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -116,6 +116,15 @@ class BlobSite:
             timeout=DEADLINE,
             check=False,
         )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The data, locked as by a server that runs on them."""
+        file = self.data.path / ".run-status" / "server-lock.sqlite"
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        with closing(sqlite3.connect(file, isolation_level=None)) as lock:
+            lock.execute("begin exclusive")
+            yield
 
     # --- what is where, as DID/CID
 

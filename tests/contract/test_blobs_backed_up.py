@@ -270,7 +270,8 @@ def test_weekly_job_removes_what_deleted_accounts_and_records_left_in_the_bucket
     put(f"{site.url}/{site.bucket}/blocks/did%3Aplc%3Aunknown/{kept.partition('/')[2]}", b"x")
 
     def sweep(**change: str) -> str:
-        return site.program("unreferenced_in_bucket.cjs", change)
+        with site.locked():
+            return site.program("unreferenced_in_bucket.cjs", change)
 
     assert "removed 0 objects" in sweep(UNREFERENCED_BLOB_DAYS="30"), "nothing is old enough"
     shutil.rmtree(account_store(site.data.path, did).parent)
@@ -309,7 +310,7 @@ def test_weekly_job_gives_the_lock_back_before_the_server_s_writes_fail(site: Bl
             asked.set()
             over.wait(600)
 
-    with served(Hanging) as port, ThreadPoolExecutor() as pool:
+    with site.locked(), served(Hanging) as port, ThreadPoolExecutor() as pool:
         # A name before the endpoint would need DNS.
         env = {"PDS_BLOBSTORE_S3_ENDPOINT": f"http://127.0.0.1:{port}", "PDS_BLOBSTORE_S3_FORCE_PATH_STYLE": "true"}
         sweep = pool.submit(site.program, "unreferenced_in_bucket.cjs", env, code=1)

@@ -4,12 +4,13 @@ meanwhile. `test_unreferenced_blobs.py` has the same for blobs on the volume."""
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,24 @@ def test_removes_a_blob_that_no_database_names_after_a_week(account: MemberInBuc
     assert account.objects("blocks") == {cid_in(lately), cid_in(long_ago)}
     account.site.program(PROGRAM, {})
     assert account.objects("blocks") == {cid_in(lately)}
+
+
+def test_removes_nothing_beside_data_without_a_server(account: MemberInBucket, tmp_path: Path) -> None:
+    """As on the host that a PDS comes back to: until the restore, the data of its earlier stay are there."""
+    account.club.refer(account.member, account.upload(b"before the move"))
+    former = tmp_path / "former"
+    shutil.copytree(account.site.data.path, former)
+    blob = account.upload(b"posted since")
+    account.club.refer(account.member, blob)
+    age(account.site.url, account.site.bucket, f"blocks/{account.member.did}/{cid_in(blob)}", 8)
+    status = account.status()
+    there = replace(account.site, data=replace(account.site.data, path=former))
+    assert "no server runs on these data" in there.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": str(DAYS)})
+    assert account.serves(blob) == b"posted since"
+    (former / ".run-status" / "server-lock.sqlite").unlink()
+    assert "no server runs on these data" in there.program(PROGRAM, {}), "none ever ran there"
+    assert json.loads((former / ".run-status" / "unreferenced-blobs.json").read_text()) == status
+    assert "removed 0 objects" in account.site.program(PROGRAM, {}), "beside the live server it goes on"
 
 
 def test_keeps_a_blob_whose_record_arrives_after_the_job_has_listed_it(account: MemberInBucket) -> None:

@@ -42,4 +42,20 @@ function stopped(data) {
   }
 }
 
-module.exports = { Refused, alone, stopped };
+/** Whether the server has its lock on these data (data_lock.cjs), also while another program has a database open. */
+function isServed(data) {
+  const file = path.join(data, ".run-status", "server-lock.sqlite");
+  if (!fs.existsSync(file)) return false;
+  const db = new Database(file, { readonly: true, timeout: 0 });
+  try {
+    db.prepare("select count(*) from sqlite_master").get();
+    return false;
+  } catch (error) {
+    if (error.code === "SQLITE_BUSY") return true;
+    throw error;
+  } finally {
+    db.close();
+  }
+}
+
+module.exports = { Refused, alone, isServed, stopped };

@@ -6,7 +6,8 @@
 // deleted if the server announced it and nothing of it is left. Each other object is deleted in a write transaction on
 // the account's database, in which the database does not name it: the server inserts the row of an upload first, so no
 // record can make it a blob meanwhile. The bucket keeps deleted objects as old versions for 30 days. The server's own
-// writes wait for the lock, 5 s at most, so the deletion is given up before.
+// writes wait for the lock, 5 s at most, so the deletion is given up before. Without a server on these data it removes
+// nothing.
 "use strict";
 
 const fs = require("node:fs");
@@ -14,6 +15,7 @@ const path = require("node:path");
 const { Database, WAIT } = require("./account_check.cjs");
 const { deletions } = require("./blob_copy.cjs");
 const { bucketStore } = require("./blob_stores.cjs");
+const { isServed } = require("./exclusive.cjs");
 const { home } = require("./repository.cjs");
 const { begin, end } = require("./run_status.cjs");
 
@@ -28,8 +30,14 @@ const total = { removed: 0, bytes: 0, uploads: 0, uploadBytes: 0, problems: [] }
 
 async function main() {
   if (days !== undefined && !(days >= 1)) throw new Error(`UNREFERENCED_BLOB_DAYS is ${days}, not 1 or more`);
-  begin(NAME);
   if (fs.existsSync(path.join(data, ".restore", "swap.json"))) throw new Error("a restore was cut short between the old data and the new: run it again");
+  if (!isServed(data)) {
+    // They may be of an earlier stay, as on the host that the PDS comes back to before the restore. They lack the blobs
+    // that the live server has stored since.
+    console.log("note: no server runs on these data, so another one may use the bucket: nothing was removed");
+    process.exit(0);
+  }
+  begin(NAME);
   const [bucket, once] = [bucketStore(), bucketStore(process.env, 1)];
   const index = await bucket.index("", ({ Size, LastModified }) => ({ size: Size, at: LastModified.getTime() }));
   const isDeleted = deletions(data);

@@ -192,7 +192,7 @@ job "pds-restore" {
       }
 
       template {
-        script "exclusive.cjs" sha256:91aaa0b1fb34388aea1b3ab8f62736c762fc8ea18f18ea1a725cccf06f1b6f25
+        script "exclusive.cjs" sha256:54c7ac8680f2f2d8604c89518c469c6a3e20602b792884c9d60446e3a7e0ff6f
       }
 
       template {

@@ -69,7 +69,7 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "unreferenced_in_bucket.cjs" sha256:8209b6137ff82075956001ad396b2c1a554193fcc4108ef114e9d56c7b07eea3
+        script "unreferenced_in_bucket.cjs" sha256:caeef446b310046f6c6d606ce93965675b30f3f2eda60dc25883881e6c1d299b
       }
 
       template {
@@ -82,6 +82,10 @@ job "pds-unreferenced-blobs" {
 
       template {
         script "blob_stores.cjs" sha256:02950e034c8fb43d5019943bddd39885f9aff110a3ad045efe623d636d6b7a10
+      }
+
+      template {
+        script "exclusive.cjs" sha256:54c7ac8680f2f2d8604c89518c469c6a3e20602b792884c9d60446e3a7e0ff6f
       }
 
       template {
