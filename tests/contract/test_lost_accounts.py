@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cli.snapshot.verify import MANIFEST, NOT, WHOLE
+from cli.snapshot.verify import MANIFEST, NOT, WHOLE, repo_path
 from components.clients import pds_admin
 from tests.contract.lines import one_line
 from tests.contract.restores import Restore
@@ -136,6 +137,28 @@ def test_accounts_that_a_restore_left_out_are_findings_and_no_refusal(in_place: 
     for _ in range(2):
         in_place.data.take()
         assert in_place.data.manifest()["findings"].keys() == {late, *others}
+
+
+@one_line
+def test_backup_on_another_volume_keeps_the_older_ones_that_may_have_an_account_whole(disaster: Restore) -> None:
+    """A restore leaves an account out that was damaged on its way. Only the bucket knows that it was whole."""
+    damaged, never_whole = disaster.scenario.writer.did, "did:plc:" + "2" * 24
+    fetched = disaster.data.path / ".restore" / "fetched"
+    with (fetched / repo_path(damaged) / "store.sqlite").open("r+b") as file:
+        file.seek(3 * 4096)
+        file.write(os.urandom(3 * 4096))
+    manifest = json.loads((fetched / MANIFEST).read_text())
+    manifest["accounts"].append(never_whole)
+    manifest["findings"][never_whole] = {"state": NOT, "what": "its folder is gone", "since": manifest["started"]}
+    (fetched / MANIFEST).write_text(json.dumps(manifest))
+    output = disaster.run(NOMAD_META_sequence="1", NOMAD_META_old_data="no")
+    assert f"NOT RESTORED: {damaged}" in output
+    for _ in range(2):
+        disaster.data.take()
+        findings = disaster.data.manifest()["findings"]
+        assert findings[damaged]["older"], "else the last backup that has it expires"
+        assert "no backup expires" in findings[damaged]["what"]
+        assert not findings.get(never_whole, {}).get("older"), "no backup has it"
 
 
 @one_line

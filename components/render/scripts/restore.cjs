@@ -12,6 +12,7 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const departures = require("./account_events.cjs");
+const leftOutList = require("./left_out.cjs");
 const accountsOf = require("./restore_accounts.cjs");
 const request = require("./restore_request.cjs");
 const swaps = require("./restore_swap.cjs");
@@ -65,6 +66,7 @@ async function restoreAll() {
   const left = whoLeft({ there, created: ofThisStay(before), departed, since, statuses: told.statuses, wanted: wanted() });
   const done = await made(source, found, accounts, (now) => wholeJob(found, now, told, left));
   if (departed.length > 0) departures.write(list, departed);
+  leftOutList.record(data, [...accounts.leftOut.keys()], found.manifest); // before the swap: a killed one is finished without it
   const todo = { step: "out", old: swaps.aside(data) };
   swaps.writePlan(data, todo);
   swaps.swapAll(data, todo);

@@ -9,6 +9,7 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const { LOSSES, NOT, NO_ROOM, PLACES, copyDatabase, damageOf, isBlob, keptBlobs, read } = require("./account_check.cjs");
+const leftOutList = require("./left_out.cjs");
 const { entries } = require("./files.cjs");
 const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
@@ -23,7 +24,7 @@ class Copy {
     this.files = {}; // path to size and SHA-256
     this.repositories = {}; // DID to cid, rev, stamp, checked, and since when it is no newer (`of`)
     this.findings = {}; // DID to state, what, since; `older` if only an older backup can have it whole: then none is removed
-    this.had = hadWhole(before);
+    this.had = new Set([...hadWhole(before), ...leftOutList.recorded(data)]);
     this.kept = new Set(); // DIDs
     this.suspects = new Set(); // DIDs of accounts that are checked whole in this run
     this.blobs = 0;

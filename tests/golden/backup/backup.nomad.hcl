@@ -87,7 +87,7 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot_accounts.cjs" sha256:705a38e0588b9e0f15a7c8a65456b680b49df2fca350c41118bf31d8af56a044
+        script "snapshot_accounts.cjs" sha256:4aa808f0acedead045df2d9f60c09d6ead1c1dcbb4fcee9df9810ef22c02d45c
       }
 
       template {
@@ -100,6 +100,10 @@ job "pds-backup" {
 
       template {
         script "run_status.cjs" sha256:bdd046dbf6aaf9500b19686a6e1b05d6dbcbdf4fa748f20dea78a48b64a54e1c
+      }
+
+      template {
+        script "left_out.cjs" sha256:d7aa525088b1e82e1f5cb187429452669a282be62751771949c351af359c4b9e
       }
 
       template {

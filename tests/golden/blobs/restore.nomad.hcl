@@ -140,7 +140,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:a3c2d8a33d8090e3f8222830a00d1852181e6147385c17762415e32021eff467
+        script "restore.cjs" sha256:cf0f8d26d383e1d557d2b6657c670d72034fc698c127f897cf479353817b1c46
       }
 
       template {
@@ -149,6 +149,10 @@ job "pds-restore" {
 
       template {
         script "account_events.cjs" sha256:c7a164329e9235512c16f1fa06f6e2c39b1704a1f656a79b7a520ad64af99bd3
+      }
+
+      template {
+        script "left_out.cjs" sha256:d7aa525088b1e82e1f5cb187429452669a282be62751771949c351af359c4b9e
       }
 
       template {
