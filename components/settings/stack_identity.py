@@ -119,7 +119,7 @@ def _place_fault(known: str, wanted: str, stack: str, file: str) -> str:
     return (
         f"pds:{key}: the PDS of {stack} is on {described(known)}, and {file} places it on {described(wanted)}. A "
         f"server there would publish old data, or none, under the same name. {NOT_TOUCHED} If the file is of an older "
-        f"checkout, run `git pull`. If it was edited: {back}, and move the PDS with its data by {command}. Only if "
+        f"checkout, run `git pull`. {back} if it was edited, and move the PDS with its data by {command}. Only if "
         "no server runs at the old place and its data are at the new one, or if that stack was renamed: "
         f"`{MOVED_TO}='{wanted}' pulumi up --stack {stack}`."
     )
