@@ -201,19 +201,6 @@ def test_account_that_was_never_whole_does_not_keep_what_others_deleted(faulty: 
     assert max(_days_ago(bucket)) < 5
 
 
-def test_run_status_reports_success_and_failure_to_the_alerts_job(faulty: Data, bucket: Bucket) -> None:
-    faulty.take()
-    assert "the snapshot was not sent" in bucket.run_status(faulty)["why"]
-    bucket.send(faulty)
-    assert bucket.run_status(faulty).keys() == {"first", "good", "findings"}
-    (bucket.folder / "data" / "checked").unlink()  # as if the bucket had lost something
-    status = bucket.run_status(faulty)
-    assert status.keys() == {"first", "good", "findings", "failed", "why"}, (
-        "it was sent, but the operator must check the bucket"
-    )
-    assert "went wrong" in status["why"]
-
-
 def test_killed_run_blocks_neither_the_next_run_nor_a_restore(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
     faulty.take()
     bucket.send(faulty)

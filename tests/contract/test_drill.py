@@ -120,7 +120,7 @@ def test_good_backup_is_served_whole_by_a_server_without_a_network(drill: Drill)
     assert f"{count} repositories served by the server on the copy: 0 faults" in output
     assert "recovery point  20" in output
     assert "fetched in 3 s" in output
-    assert drill.outcome().keys() == {"first", "good", "of", "findings"}
+    assert drill.outcome().keys() == {"first", "good", "of", "findings", "checked"}
     assert not drill.fetched.exists(), "members' data must be deleted"
     assert {path.name for path in drill.live.iterdir()} == {".run-status"}
 
@@ -183,14 +183,35 @@ def test_bad_backup_is_named_and_no_server_is_started_on_it(
     output = drill.verify(code=1)
     assert message in output
     assert "served" not in drill.serve(code=1)
-    assert f"FAULT: {drill.outcome()['why']}" in output
+    assert all(f"FAULT: {problem}\n" in output for problem in drill.outcome()["why"].split("; "))
     assert "good" not in drill.outcome()
     assert not drill.fetched.exists()
 
 
+def test_unreachable_directory_is_a_fault_and_the_server_is_started_nevertheless(drill: Drill) -> None:
+    """An account whose document the directory refuses would hide for weeks that the backup is not served."""
+    count = drill.accounts
+    output = drill.verify(PDS_DID_PLC_URL="http://localhost:1")
+    assert "its DID document cannot be read" in output
+    output = drill.serve(code=1)
+    assert f"{count} repositories served by the server on the copy: 0 faults" in output
+    assert "FAULT" not in output, "the first half printed them"
+    outcome = drill.outcome()
+    assert "good" not in outcome
+    assert outcome["why"].count("cannot be read") == 3
+    assert outcome["why"].endswith(f"; and {count - 3} more")
+    assert {"findings", "checked"} <= outcome.keys(), "findings are kept"
+
+
 @one_line
-def test_unreachable_directory_is_a_fault(drill: Drill) -> None:
-    assert "cannot be read" in drill.verify(code=1, PDS_DID_PLC_URL="http://localhost:1")
+def test_a_drill_that_looked_at_nothing_keeps_the_findings_of_the_last_one(drill: Drill) -> None:
+    finding = {"did:plc:ann": {"state": "with losses", "what": "blob bafkreia is missing"}}
+    (drill.live / ".run-status").mkdir()
+    (drill.live / ".run-status" / "drill.json").write_text(json.dumps({"findings": finding, "checked": "2026-11-01"}))
+    _no_manifest(drill)
+    drill.verify(code=1)
+    drill.serve(code=1)
+    assert dict[str, object](drill.outcome())["findings"] == finding
 
 
 def test_fault_that_only_the_server_finds_fails_the_second_half(running: Running, drill: Drill) -> None:

@@ -3,7 +3,8 @@
 //
 // Runs in the server's image on a scratch copy in the allocation's own folder, without access to the live data. It may
 // read the PLC directory, which the server on the copy may not (serve.cjs, the second half, which also reports the
-// outcome). verify.cjs checks blobs, keys and repositories.
+// outcome). verify.cjs checks blobs, keys and repositories. It fails if nothing of the copy can be restored. A fault of
+// the identities fails the second half, after its own checks.
 "use strict";
 
 const fs = require("node:fs");
@@ -20,16 +21,15 @@ async function main() {
     return end({ problems: ["nothing was fetched: the previous task shows why"] }, began);
   }
   const { manifest, refusals, verdicts, keys, notes } = await verify(path.join(scratch, "fetched"), { hostname });
-  const problems = [...refusals];
   for (const note of notes) console.log(`note: ${note}`);
-  if (refusals.length === 0) problems.push(...(await identities(manifest.accounts, keys)));
+  const faults = refusals.length > 0 ? [] : await identities(manifest.accounts, keys);
   for (const line of lines(verdicts)) console.error(`FINDING: ${line}`);
   if (manifest) {
     const { accounts, repositories, blobs } = manifest.counts;
     const looked = `${accounts} accounts, ${repositories} repositories, ${blobs} blobs`;
-    console.log(`looked at ${looked}: ${problems.length} faults`);
+    console.log(`looked at ${looked}: ${refusals.length + faults.length} faults`);
   }
-  end({ problems, ...assessed(verdicts) }, began);
+  end({ problems: refusals, identities: faults, ...(refusals.length === 0 && assessed(verdicts)) }, began);
 }
 
 /** Compares the DID documents with the keys. A member who moved to another server is not a fault. */
@@ -46,7 +46,7 @@ async function identities(accounts, keys) {
 }
 
 function end(verdict, began) {
-  for (const problem of verdict.problems) console.error(`FAULT: ${problem}`);
+  for (const problem of [...verdict.problems, ...(verdict.identities ?? [])]) console.error(`FAULT: ${problem}`);
   const text = JSON.stringify({ ...verdict, seconds: (Date.now() - began) / 1000 });
   fs.writeFileSync(path.join(scratch, "verdict.json"), text, { flush: true });
   process.exit(verdict.problems.length > 0 ? 1 : 0);
