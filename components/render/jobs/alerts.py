@@ -2,13 +2,14 @@
 minutes.
 
 DigitalOcean's monitoring sees the droplet's own disk, not the volume, and knows no accounts. The job runs in the
-server's image, which is on the host anyway, and reads the volume. It writes only which findings about accounts it has
-sent. Its URL is in a Nomad variable. If the host has a metrics store, the job also evaluates the alert rules there.
+server's image, which is on the host anyway, and reads the volume. It writes only what it has sent, and its own status,
+which also proves that the volume can be written to. Its URL is in a Nomad variable. If the host has a metrics store,
+the job also evaluates the alert rules there.
 """
 
 from dataclasses import replace
 
-from components.render.jobs.common import batch_job, data_volume
+from components.render.jobs.common import batch_job, data_volume, space_remedy
 from components.render.jobs.drill import DAYS as DRILL_DAYS
 from components.render.jobs.pds import JOB as PDS_JOB
 from components.render.jobs.pds import hardened, variable_lines
@@ -49,6 +50,7 @@ def alerts_job(settings: Settings, stack: str) -> str:
             "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
             "ALERTS_VOLUME_PERCENT": str(VOLUME_PERCENT),
             "ALERTS_ACCOUNTS": str(settings.alerts.accounts),
+            "SPACE_REMEDY": space_remedy(settings),
             **patience(settings),
             **({"ALERTS_METRICS": f"http://127.0.0.1:{STORE_PORT}"} if settings.metrics_store else {}),
         },

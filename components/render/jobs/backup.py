@@ -7,7 +7,7 @@ at `BACKUP_PATH` and `BLOBS_PATH` provide the secrets.
 
 from dataclasses import replace
 
-from components.render.jobs.common import batch_job, blobs_served, data_volume
+from components.render.jobs.common import batch_job, blobs_served, data_volume, space_remedy
 from components.render.jobs.pds import JOB as PDS_JOB
 from components.render.jobs.pds import hardened, variable_lines
 from components.render.jobs.restic import LOGS, disk, hardened_restic, on_disk, opened_by, resources, restic_environment
@@ -68,6 +68,7 @@ def _snapshot(settings: Settings) -> Task:
         config=hardened(settings, pids_limit=128, command="node", args=("/local/snapshot.cjs",)),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in _FROM_SNAPSHOT if name in environment}
+        | {"SPACE_REMEDY": space_remedy(settings)}
         | blobs_served(settings)
         # The snapshot reports an account that is gone without a recorded deletion.
         | ({"ACCOUNTS_DELETED": " ".join(sorted(settings.delete.values()))} if settings.delete else {}),

@@ -45,6 +45,16 @@ def data_volume(settings: Settings, stack: str) -> VolumeRequest:
     return VolumeRequest(name=PDS_JOB, source=nomad_scope(settings, stack).volume)
 
 
+def space_remedy(settings: Settings) -> str:
+    """What gives the PDS more space for its data, as a clause."""
+    on = settings.on
+    if on is None:
+        return "raise 'volume.size_gib' and run `pulumi up`"
+    if on.stack:
+        return "raise 'disk_gib' of this club under 'clubs' in the host's stack file and run `pulumi up` there"
+    return f"enlarge the host volume '{on.volume}' of its Nomad"
+
+
 def blobs_served(settings: Settings) -> dict[str, str]:
     """The place of the blobs of a server with a bucket of its own, for programs that copy or restore them."""
     return {"BLOBS_SERVE": settings.blobs.serve} if settings.blobs else {}

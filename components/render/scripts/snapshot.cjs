@@ -261,7 +261,7 @@ function room(copy) {
   if (left - needed < reserve) {
     throw new Refused(
       `the volume has ${mebibytes(left)} free. The copy takes ${mebibytes(needed)} and has to leave ` +
-        `${mebibytes(reserve)} to the server. Raise 'volume.size_gib'.`
+        `${mebibytes(reserve)} to the server: ${process.env.SPACE_REMEDY ?? "make the volume larger"}.`
     );
   }
 }

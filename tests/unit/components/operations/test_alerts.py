@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from components.render.jobs.alerts import alerts_job
+from components.render.jobs.backup import backup_job
 from components.settings.checks.warnings import warnings
 from components.settings.fields.errors import SettingsError
 from offline.hcl_reader import job_of, parse, task_of
@@ -19,7 +20,7 @@ from offline.mock_engine import Evaluation, evaluate
 from offline.stackfile import read_stack
 from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
 from tests.support.invariants import CHECKS, kind, waits_for
-from tests.support.programs import ALERTS, BACKUP, document, run, settings_of
+from tests.support.programs import ALERTS, BACKUP, EXISTING, ON_A_HOST, document, run, settings_of
 
 SECRET = [str(ALERTS["ping_url"]), "https://hooks.slack.com/services/T1234567/AAAAAAAA/ZZZZZZ"]
 
@@ -192,6 +193,24 @@ def test_allowed_time_without_a_backup_depends_on_the_interval() -> None:
         return str(task["env"][0]["ALERTS_BACKUP_HOURS"])
 
     assert (hours(), hours(interval_minutes=60), hours(interval_minutes=1440)) == ("2", "3", "72")
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({}, "raise 'volume.size_gib' and run `pulumi up`"),
+        ({**ON_A_HOST, "operators": None}, "raise 'disk_gib' of this club under 'clubs' in the host's stack file"),
+        (EXISTING, "enlarge the host volume 'pds' of its Nomad"),
+    ],
+    ids=["host", "club", "existing Nomad"],
+)
+def test_a_full_volume_is_reported_with_an_option_that_the_stack_has(options: dict[str, Any], remedy: str) -> None:
+    settings = settings_of(**options, alerts=ALERTS, backup=BACKUP)
+    for text, job, task in (
+        (alerts_job(settings, "chess"), "pds-alerts", "alerts"),
+        (backup_job(settings, "chess"), "pds-backup", "snapshot"),
+    ):
+        assert remedy in task_of(job_of(text, job), task)["env"][0]["SPACE_REMEDY"]
 
 
 def test_stack_file_with_encrypted_alerts_can_be_previewed(tmp_path: Path) -> None:

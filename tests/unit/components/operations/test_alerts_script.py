@@ -13,33 +13,40 @@ from typing import Any
 
 import pytest
 
+from components.render.scripts import needed, script
 from offline.mock_engine import ROOT
 from tools.trial.node import wheel_folder
 
 SCRIPT = ROOT / "components" / "render" / "scripts" / "alerts.cjs"
 
 
-def test_script_contains_no_nomad_template_action() -> None:
-    text = SCRIPT.read_text()
+@pytest.mark.parametrize("name", needed("alerts.cjs"))
+def test_script_contains_no_nomad_template_action(name: str) -> None:
+    text = script(name)
     assert "{{" not in text, "Nomad's template engine would read it as an action"
     assert "}}" not in text
 
 
 class Switch:
-    """A dead man's switch on loopback: records its pings, and answers with `status`."""
+    """A dead man's switch on loopback: records its pings, and answers with `code` and `answer`. It notifies a person as
+    Healthchecks does: when its status changes, and not when a new check becomes up."""
 
     def __init__(self) -> None:
-        pings: list[tuple[str, str]] = []
-        self.pings, self.status = pings, 200
+        self.pings: list[tuple[str, str]] = []
+        """Path and text."""
+        self.messages: list[tuple[str, str]] = []
+        """What a person was notified of: the new status and the text of its ping."""
+        self.code, self.answer, self.fail_code, self.status = 200, "OK", 200, "new"
         switch = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                pings.append((self.path, body))
-                self.send_response(switch.status)
-                self.send_header("Content-Length", "0")
+                code = switch.take(self.path, body)
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(switch.answer)))
                 self.end_headers()
+                self.wfile.write(switch.answer.encode())
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -48,6 +55,21 @@ class Switch:
         self.url = f"http://127.0.0.1:{self._server.server_port}/secret-of-the-switch"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
+
+    def take(self, path: str, text: str) -> int:
+        """Take a ping in; return the code of the answer."""
+        self.pings.append((path, text))
+        is_failure = path.endswith("/fail")
+        code = self.fail_code if is_failure and self.code == 200 else self.code
+        if code == 200 and self.answer == "OK":
+            self.change("down" if is_failure else "up", text)
+        return code
+
+    def change(self, status: str, text: str) -> None:
+        """Change the status, as a ping does or its absence."""
+        if status != self.status and (self.status, status) != ("new", "up"):
+            self.messages.append((status, text))
+        self.status = status
 
     def close(self) -> None:
         self._server.shutdown()
@@ -62,7 +84,7 @@ def switch() -> Iterator[Switch]:
     dead_mans_switch.close()
 
 
-def _account(volume: Path, number: int) -> None:
+def make_account(volume: Path, number: int) -> None:
     (volume / "actors" / f"{number % 256:02x}" / f"did:plc:{number:024d}").mkdir(parents=True)
 
 
@@ -75,6 +97,7 @@ def run_alerts(
         "PDS_DATA_DIRECTORY": str(volume),
         "ALERTS_VOLUME_PERCENT": str(percent),
         "ALERTS_ACCOUNTS": str(accounts),
+        "SPACE_REMEDY": "raise 'volume.size_gib'",
         "PING_URL": url,
     } | more
     node = str(wheel_folder() / "bin" / "node")
@@ -87,16 +110,15 @@ def run_alerts(
 
 def test_pings_if_the_volume_is_healthy(tmp_path: Path, switch: Switch) -> None:
     for number in range(3):
-        _account(tmp_path, number)
+        make_account(tmp_path, number)
     (tmp_path / "actors" / "reserved_keys" / "not-an-account").mkdir(parents=True)
-    before = sorted(tmp_path.rglob("*"))
     done = run_alerts(tmp_path, switch.url)
     assert done.returncode == 0, done.stderr
     ((path, body),) = switch.pings
     assert path == "/secret-of-the-switch"
     assert body.startswith("noted.at: volume ")
     assert body.endswith("3 accounts"), "a directory of keys is not an account"
-    assert sorted(tmp_path.rglob("*")) == before, "the script only reads"
+    assert {path.name for path in tmp_path.iterdir()} == {"actors", ".run-status"}, "it writes nowhere else"
 
 
 def test_pings_for_a_new_server_without_accounts(tmp_path: Path, switch: Switch) -> None:
@@ -108,7 +130,7 @@ def test_reports_a_volume_above_the_limit_as_a_failure(tmp_path: Path, switch: S
     assert run_alerts(tmp_path, switch.url, percent=0).returncode == 0
     ((path, body),) = switch.pings
     assert path == "/secret-of-the-switch/fail"
-    assert "raise volume.size_gib" in body, "the message must name the remedy"
+    assert "raise 'volume.size_gib'" in body, "the message must name the remedy"
 
 
 def test_volume_usage_equals_that_of_df(tmp_path: Path, switch: Switch) -> None:
@@ -125,7 +147,7 @@ def test_reports_the_account_count_as_a_failure_from_the_limit_on(
     tmp_path: Path, switch: Switch, count: int, path: str
 ) -> None:
     for number in range(count):
-        _account(tmp_path, number)
+        make_account(tmp_path, number)
     assert run_alerts(tmp_path, switch.url, accounts=5).returncode == 0
     assert switch.pings[0][0] == path
     assert f"{count} accounts" in switch.pings[0][1]
@@ -134,11 +156,11 @@ def test_reports_the_account_count_as_a_failure_from_the_limit_on(
 # --- backups and drills
 
 
-def _ago(hours: float) -> str:
+def ago(hours: float) -> str:
     return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
 
 
-def _with_run_statuses(
+def with_run_statuses(
     volume: Path, url: str, statuses: Mapping[str, Mapping[str, Any]], identity_age: float = 1000, code: int = 0
 ) -> None:
     """Check a volume whose identity file is this many hours old, with these status files."""
@@ -151,80 +173,63 @@ def _with_run_statuses(
     assert run_alerts(volume, url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192").returncode == code
 
 
-_GOOD: dict[str, dict[str, Any]] = {
-    "backup": {"first": _ago(900), "good": _ago(0.2)},
-    "drill": {"first": _ago(700), "good": _ago(20)},
+GOOD: dict[str, dict[str, Any]] = {
+    "backup": {"first": ago(900), "good": ago(0.2)},
+    "drill": {"first": ago(700), "good": ago(20)},
 }
 
 
 @pytest.mark.parametrize(
     ("statuses", "problem"),
     [
-        (_GOOD, None),
-        (_GOOD | {"backup": {"good": _ago(1), "failed": _ago(0.1), "why": "eve has no key"}}, "failed: eve has no key"),
-        (_GOOD | {"backup": {"good": _ago(3), "failed": _ago(0.1), "why": "disk full"}}, "disk full"),
-        (_GOOD | {"drill": {"good": _ago(200)}}, "no good drill since"),
-        (_GOOD | {"drill": {"good": _ago(24), "failed": _ago(1), "why": "did:plc:eve has no key"}}, "eve has no key"),
+        (GOOD, None),
+        (GOOD | {"backup": {"good": ago(1), "failed": ago(0.1), "why": "eve has no key"}}, "failed: eve has no key"),
+        (GOOD | {"backup": {"good": ago(3), "failed": ago(0.1), "why": "disk full"}}, "disk full"),
+        (GOOD | {"drill": {"good": ago(200)}}, "no good drill since"),
+        (GOOD | {"drill": {"good": ago(24), "failed": ago(1), "why": "did:plc:eve has no key"}}, "eve has no key"),
         ({}, "no good backup since"),
         # The first drill is due a week after the first backup.
-        ({"backup": {"first": _ago(24), "good": _ago(0.2)}}, None),
-        ({"backup": {"first": _ago(200), "good": _ago(0.2)}}, "no good drill since"),
+        ({"backup": {"first": ago(24), "good": ago(0.2)}}, None),
+        ({"backup": {"first": ago(200), "good": ago(0.2)}}, "no good drill since"),
     ],
 )
 def test_reports_an_overdue_or_failed_backup_or_drill(
     tmp_path: Path, switch: Switch, statuses: dict[str, dict[str, str]], problem: str | None
 ) -> None:
-    _with_run_statuses(tmp_path, switch.url, statuses)
+    with_run_statuses(tmp_path, switch.url, statuses)
     ((path, body),) = switch.pings
     assert path.endswith("/fail") == (problem is not None), body
     assert problem is None or problem in body
 
 
-_EVE = {"did:plc:eve": {"state": "not restorable", "what": "its folder is gone"}}
-
-
-def test_reports_a_finding_about_an_account_once_and_hides_no_other_alarm(tmp_path: Path, switch: Switch) -> None:
-    volume = tmp_path / "pds"
-    volume.mkdir()
-    _with_run_statuses(volume, switch.url, _GOOD | {"backup": _GOOD["backup"] | {"findings": _EVE}})
-    ((path, body),) = switch.pings
-    assert path.endswith("/fail")
-    assert "did:plc:eve: not restorable: its folder is gone" in body
-    written = {file.name for file in (volume / ".run-status").iterdir()}
-    assert written == {"backup.json", "drill.json", "told.json"}, "nothing else is written"
-    again = [run_alerts(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192") for _ in range(2)]
-    assert {done.returncode for done in again} == {0}
-    assert not any(path.endswith("/fail") for path, _ in switch.pings[1:]), (
-        "it was reported once, so the switch can recover"
+def test_reports_a_run_that_has_not_ended_for_hours(tmp_path: Path, switch: Switch) -> None:
+    with_run_statuses(tmp_path, switch.url, GOOD | {"drill": {"good": ago(20), "began": ago(7)}})
+    assert "it was killed, or it hangs. See ./pds nomad STACK -- job status pds-drill" in switch.pings[0][1], (
+        "a run that hangs blocks all later ones"
     )
-    assert "1 findings about accounts (./pds check)" in switch.pings[-1][1]
-    worse = _EVE | {"did:plc:bob": {"state": "with losses", "what": "blob bafkrei is missing"}}
-    (volume / ".run-status" / "backup.json").write_text(json.dumps(_GOOD["backup"] | {"findings": worse}))
-    run_alerts(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
-    path, body = switch.pings[-1]
-    assert path.endswith("/fail")
-    assert "did:plc:bob" in body
-    assert "did:plc:eve" not in body, "only new findings are reported"
-
-
-def test_next_run_reports_what_could_not_be_sent(tmp_path: Path, switch: Switch) -> None:
-    switch.status = 500
-    _with_run_statuses(tmp_path, switch.url, _GOOD | {"backup": _GOOD["backup"] | {"findings": _EVE}}, code=1)
-    switch.status = 200
-    run_alerts(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
-    assert "did:plc:eve" in switch.pings[-1][1]
-
-
-def test_reports_a_run_that_was_killed_hours_ago(tmp_path: Path, switch: Switch) -> None:
-    _with_run_statuses(tmp_path, switch.url, _GOOD | {"drill": {"good": _ago(20), "began": _ago(7)}})
-    assert "never ended: it was killed" in switch.pings[0][1]
-    (tmp_path / ".run-status" / "drill.json").write_text(json.dumps({"good": _ago(20), "began": _ago(0.1)}))
+    (tmp_path / ".run-status" / "drill.json").write_text(json.dumps({"good": ago(20), "began": ago(0.1)}))
     run_alerts(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
     assert not switch.pings[-1][0].endswith("/fail"), "a run in progress is not a failure"
 
 
+def test_a_late_backup_does_not_hide_a_failed_drill(tmp_path: Path, switch: Switch) -> None:
+    drill = {"first": ago(700), "good": ago(30), "failed": ago(3), "why": "a blob is served as something else"}
+    with_run_statuses(tmp_path, switch.url, {"backup": {"first": ago(900), "good": ago(9)}, "drill": drill})
+    assert "no good backup since" in switch.pings[0][1]
+    assert "failed: a blob is served as something else" in switch.pings[0][1]
+
+
+def test_a_success_in_the_future_counts_as_none(tmp_path: Path, switch: Switch) -> None:
+    """The host's clock was ahead: until that time no backup would be overdue."""
+    with_run_statuses(tmp_path, switch.url, GOOD | {"backup": {"first": ago(900), "good": ago(-8760)}})
+    ((path, body),) = switch.pings
+    assert path.endswith("/fail")
+    assert "no good backup since" in body
+    assert "the host's clock was ahead" in body
+
+
 def test_new_pds_has_hours_for_its_first_backup(tmp_path: Path, switch: Switch) -> None:
-    _with_run_statuses(tmp_path, switch.url, {}, identity_age=1)
+    with_run_statuses(tmp_path, switch.url, {}, identity_age=1)
     assert not switch.pings[0][0].endswith("/fail")
 
 
@@ -236,7 +241,7 @@ def test_reports_an_unreadable_volume_as_a_failure(tmp_path: Path, switch: Switc
 
 
 def test_fails_if_the_switch_refuses_the_ping(tmp_path: Path, switch: Switch) -> None:
-    switch.status = 404
+    switch.code = 404
     done = run_alerts(tmp_path, switch.url)
     assert (done.returncode, done.stderr) == (1, "the ping was answered with 404\n"), "Nomad shows a failed run"
 
