@@ -18,7 +18,10 @@ from cli.drift.missing_variables import missing_variables
 from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
+from components.render.jobs.alerts import ENTRY as ALERTS
+from components.render.jobs.alerts import JOB as ALERTS_JOB
 from components.render.jobs.alerts import VOLUME_PERCENT, patience
+from components.render.jobs.common import space_remedy
 from components.render.jobs.unreferenced_blobs import JOB as UNREFERENCED_BLOBS_JOB
 from components.render.jobs.unreferenced_blobs import RUN_STATUS, is_requested
 from components.render.metrics.files import targets
@@ -30,6 +33,10 @@ HOST_SCRIPT = Path(__file__).with_name("host.sh")
 STORE_SCRIPT = Path(__file__).with_name("metrics_targets.sh")
 _LONGEST = timedelta(hours=6)
 """No backup or drill lasts this long."""
+_ALERTS_LONGEST = timedelta(hours=1)
+"""Four runs of the alerts job."""
+_AHEAD = timedelta(hours=1)
+"""The clocks of this machine and the host differ by less."""
 _NAMED = 5  # findings in one line
 _MIB = 1024  # KiB
 _TRIES = 5
@@ -146,9 +153,17 @@ def disk(subject: Subject) -> CheckVerdict:
     if not usage:
         return skipped(_NOT_RUNNING)
     space, files = _percent(usage["used"], usage["free"]), _percent(usage["files_used"], usage["files_free"])
-    kind = "'clubs' in the host's stack file: 'disk_gib'" if _is_club(subject) else "'volume.size_gib'"
-    advice = f"Raise {kind}, then `pulumi up`; a full disk stops every write and every backup."
-    if space is not None and space >= VOLUME_PERCENT:
+    remedy = space_remedy(subject.settings) if subject.settings else "give it more space"
+    advice = f"{remedy[0].upper()}{remedy[1:]}. A full disk stops every write and every backup."
+    dmesg = f"`./pds ssh {subject.stack} -- dmesg` has the errors of its disk."
+    if space is None:
+        return failed(f"the volume does not answer `df`. {dmesg}")
+    if usage.get("writable") is False:
+        return failed(
+            f"the volume cannot be written to, and {space} % of it is used. Members cannot post, and backups fail. "
+            f"{advice if space >= VOLUME_PERCENT else dmesg}"
+        )
+    if space >= VOLUME_PERCENT:
         return failed(f"the volume is {space} % full. {advice}")
     if files is not None and files >= VOLUME_PERCENT:
         return failed(f"{files} % of the volume's files are used. {advice}")
@@ -189,10 +204,6 @@ def unreferenced_blobs(subject: Subject) -> CheckVerdict:
     return passed(remark if count else f"a record names every upload{when}")
 
 
-def _is_club(subject: Subject) -> bool:
-    return bool(subject.settings and subject.settings.on and subject.settings.on.stack)
-
-
 def backup(subject: Subject) -> CheckVerdict:
     """Check that there is a backup, and that it is recent enough."""
     run = f"`./pds backup {subject.stack}` makes one now and shows its output."
@@ -227,10 +238,14 @@ def _fresh(subject: Subject, name: str, hours: int, run: str) -> CheckVerdict:
     reason = f" The one of {shown(failure)} failed: {str(status.get('why', '')).rstrip('.')}." if failure else ""
     if started := _killed(status):
         reason = (
-            f" The one that began at {shown(started)} never ended: it was killed. If Nomad names memory, raise "
-            "'backup.memory_mib'."
+            f" The one that began at {shown(started)} has not ended after {_LONGEST // timedelta(hours=1)} hours: it "
+            f"was killed, or it hangs. `./pds nomad {subject.stack} -- job status pds-{name}` shows which. If it "
+            "hangs, `job stop` of that run lets the next one begin. If memory ran out, raise 'backup.memory_mib'."
         )
         failure = started
+    if succeeded and datetime.fromisoformat(succeeded) > datetime.now(UTC) + _AHEAD:
+        reason = f" One is dated {shown(succeeded)}, in the future: the host's clock was ahead.{reason}"
+        succeeded = None
     if not succeeded:
         return failed(f"none has succeeded yet.{reason} {run}")
     if datetime.now(UTC) - datetime.fromisoformat(succeeded) > timedelta(hours=hours):
@@ -251,21 +266,53 @@ def damaged_accounts(subject: Subject) -> CheckVerdict:
     host = _host(subject)
     if not host or not host.seen:
         return skipped(_NOT_RUNNING)
-    if not host.run_statuses.get("backup", {}).get("good"):
+    backup_status, drill_status = (host.run_statuses.get(name, {}) for name in ("backup", "drill"))
+    if not backup_status.get("good") and not backup_status.get("checked"):
         return skipped("no backup has checked them yet")
-    damaged = {
-        **host.run_statuses.get("drill", {}).get("findings", {}),
-        **host.run_statuses["backup"].get("findings", {}),
-    }
+    damaged = {**drill_status.get("findings", {}), **backup_status.get("findings", {})}
+    # A run that fails later has checked the accounts. One that fails at once has not.
+    checked: str = backup_status.get("checked") or backup_status["good"]
+    behind = bool(backup_status.get("failed") or _killed(backup_status))
+    as_of = f", as of {shown(checked)}: backups fail, see above" if behind else ""
     if not damaged:
-        return passed("the last backup and drill found none damaged")
+        return passed(f"the last backup and drill found none damaged{as_of}")
     lines = [f"{did}: {finding['state']}: {finding['what']}" for did, finding in list(damaged.items())[:_NAMED]]
     more = f" And {len(damaged) - _NAMED} more." if len(damaged) > _NAMED else ""
     return failed(
-        f"{len(damaged)} damaged. {' '.join(line.rstrip('.') + '.' for line in lines)}{more}".replace(
+        f"{len(damaged)} damaged{as_of}. {' '.join(line.rstrip('.') + '.' for line in lines)}{more}".replace(
             "STACK", subject.stack
         )
     )
+
+
+def alerts(subject: Subject) -> CheckVerdict:
+    """Check that the dead man's switch accepts the pings of the host."""
+    host, settings = _host(subject), subject.settings
+    if settings is None:
+        return skipped(_no_file(subject))
+    if not ALERTS.is_requested(settings):
+        return skipped("'alerts.ping_url' is not set")
+    if not host or not host.seen:
+        return skipped(_NOT_RUNNING)
+    status = host.run_statuses.get("alerts", {})
+    good, failure = status.get("good"), status.get("failed")
+    if good and abs(datetime.now(UTC) - datetime.fromisoformat(good)) < _ALERTS_LONGEST:
+        return passed(f"the dead man's switch accepted a ping at {shown(good)}")
+    reason = f" The one of {shown(failure)}: {str(status.get('why', '')).rstrip('.')}." if failure else ""
+    log = f"`./pds logs {subject.stack} --task alerts` and `./pds nomad {subject.stack} -- job status {ALERTS_JOB}`"
+    if not good and not failure and _submitted(host.api, ALERTS_JOB) > datetime.now(UTC) - _ALERTS_LONGEST:
+        return skipped("the job is new, and has not run yet")
+    last = f"accepted its last ping at {shown(good)}" if good else "has accepted no ping"
+    return failed(
+        f"the dead man's switch {last}.{reason} If you got no message about it, its check does not exist any more, "
+        f"or it has no recipient. {log} show more."
+    )
+
+
+def _submitted(api: NomadApi, job: str) -> datetime:
+    """Return when the stack last registered a job; 1970 if Nomad does not know it."""
+    found = api.find(f"/v1/job/{job}")
+    return datetime.fromtimestamp(found["SubmitTime"] / 1e9 if found else 0, UTC)
 
 
 def shown(time: str) -> str:

@@ -1,5 +1,5 @@
 # Prints the container's view of its volume, of uploads without a record, of backups and drills, and of the metadata
-# service: one line of JSON.
+# service: one line of JSON. It changes nothing but a file that it writes as a probe and removes.
 #
 # A shell, and not Node, which would use 40 MiB of the server's own limit. Every file that jobs of the host write to
 # DATA/.run-status is printed unchanged (run_status.cjs), under its name.
@@ -40,8 +40,17 @@ if [ -e "$data/.pds-identity.json" ]; then
     identified=$(stat -c %Y "$data/.pds-identity.json" 2>/dev/null || echo null)
 fi
 
-printf '{"used": %s, "free": %s, "files_used": %s, "files_free": %s, "metadata": %s, "identified": %s, ' \
-    "${used:-null}" "${free:-null}" "$files_used" "$files_free" "$metadata" "$identified"
+# The file system is read-only after an error of its own. `df` shows whether it is full.
+writable=null
+if [ -d "$data/.run-status" ]; then
+    writable=false
+    probe=$data/.run-status/.probe
+    if (echo probe >"$probe") 2>/dev/null; then writable=true; fi
+    rm -f "$probe" 2>/dev/null
+fi
+
+printf '{"used": %s, "free": %s, "files_used": %s, "files_free": %s, "metadata": %s, "identified": %s, "writable": %s, ' \
+    "${used:-null}" "${free:-null}" "$files_used" "$files_free" "$metadata" "$identified" "$writable"
 printf '"uploads": %s, "uploads_kib": %s, "run_status": {' "${uploads:-null}" "${uploads_kib:-null}"
 comma=
 for file in "$data"/.run-status/*.json; do

@@ -56,6 +56,7 @@ NOMAD_CHECKS: tuple[tuple[str, Check], ...] = (
     ("backup", host.backup),
     ("drill", host.drill),
     ("accounts", host.damaged_accounts),
+    ("alerts", host.alerts),
     ("metadata", host.metadata),
     ("metrics", host.metrics),
 )

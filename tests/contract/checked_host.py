@@ -49,6 +49,7 @@ ELSEWHERE = {
         "backup",
         "drill",
         "accounts",
+        "alerts",
         "metadata",
         "metrics",
     ),

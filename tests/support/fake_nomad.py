@@ -64,6 +64,8 @@ class FakeNomad:
     """Job to the index of its last change."""
     jobs_of: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Namespace to the stubs of its jobs; a missing namespace has none."""
+    submitted: int = 0
+    """Unix time in ns when every job was last registered."""
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Job to the changes that Nomad reports for a registration of its text; nothing if it is missing."""
     modify_time: int = 0
@@ -205,9 +207,10 @@ class FakeNomad:
         if method == "POST" and path.endswith("/plan"):
             return 200, {"Diff": self.plans.get(path.split("/")[3], {"Type": "None"})}
         if path == "/v1/job/pds" and "pds" not in self.plans:
-            return 200, {"Version": self.version, "JobModifyIndex": self.jobs.get("pds", 0)}
+            index = self.jobs.get("pds", 0)
+            return 200, {"Version": self.version, "JobModifyIndex": index, "SubmitTime": self.submitted}
         if path.removeprefix("/v1/job/") in self.jobs:
-            return 200, {"JobModifyIndex": self.jobs[path.removeprefix("/v1/job/")]}
+            return 200, {"JobModifyIndex": self.jobs[path.removeprefix("/v1/job/")], "SubmitTime": self.submitted}
         if path == "/v1/job/pds/allocations":
             self._restart()
             return 200, self.allocations

@@ -67,6 +67,16 @@ def test_reports_every_run_status_unchanged_under_its_name(tmp_path: Path) -> No
     assert status["identified"] > 0
 
 
+def test_reports_whether_the_volume_can_be_written_to_and_leaves_nothing(tmp_path: Path) -> None:
+    assert report(tmp_path)["writable"] is None, "the server has not started yet"
+    status = tmp_path / ".run-status"
+    status.mkdir()
+    assert report(tmp_path)["writable"] is True
+    assert list(status.iterdir()) == []
+    (status / ".probe").mkdir()
+    assert report(tmp_path)["writable"] is False
+
+
 def test_counts_uploads_without_a_record_of_blobs_on_the_disk_only(tmp_path: Path) -> None:
     uploads = tmp_path / "temp"
     assert report(tmp_path)["uploads"] is None, "blobs are in a bucket"
