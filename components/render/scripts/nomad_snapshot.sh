@@ -49,6 +49,13 @@ echo "saved: $(restic snapshots --latest 1 --host "$CLUSTER" --tag nomad --compa
 
 if [ -n "${PING_URL:-}" ]; then
     # On standard input, because other users of the machine see command lines.
-    printf 'url = "%s"\n' "$PING_URL" | curl --silent --show-error --fail --max-time 30 --output /dev/null --config - ||
-        echo "the dead man's switch could not be pinged"
+    answer=$(printf 'url = "%s"\n' "$PING_URL" | curl --silent --show-error --fail --max-time 30 --config -) ||
+        fail "the snapshot was sent, but the dead man's switch could not be pinged"
+    case $answer in
+        # hc-ping.com answers 200 for a deleted check, and above its limit of pings.
+        *"not found"* | *"rate limited"*)
+            fail "the snapshot was sent, but the dead man's switch ignored the ping: $answer. Does the check of
+'cluster.snapshots.ping_url' still exist?"
+            ;;
+    esac
 fi
