@@ -68,10 +68,11 @@ job "pds-backup" {
         PDS_HOSTNAME                = "noted.at"
         PDS_DATA_DIRECTORY          = "/pds"
         PDS_BLOBSTORE_DISK_LOCATION = "/pds/blocks"
+        SPACE_REMEDY                = "raise 'volume.size_gib' and run `pulumi up`"
       }
 
       template {
-        script "snapshot.cjs" sha256:29be237285e748084fed1dc9a9c0859cbed4a3d77aa36a1870aef2dce8638aac
+        script "snapshot.cjs" sha256:0c3d6fbb792095bb735ebd141048a45846ea3a6cee41becd0b1cdcb4180db2cf
       }
 
       template {
@@ -99,7 +100,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:bdd046dbf6aaf9500b19686a6e1b05d6dbcbdf4fa748f20dea78a48b64a54e1c
+        script "run_status.cjs" sha256:7c9a27b0a6151efe0b33e27cff6f32cd6cff8949eb2a04eda83210eb1529d9bb
       }
 
       template {
@@ -231,7 +232,11 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:bdd046dbf6aaf9500b19686a6e1b05d6dbcbdf4fa748f20dea78a48b64a54e1c
+        script "run_status.cjs" sha256:7c9a27b0a6151efe0b33e27cff6f32cd6cff8949eb2a04eda83210eb1529d9bb
+      }
+
+      template {
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       resources {

@@ -200,7 +200,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "serve.cjs" sha256:17b898a17b52a5fa11819b8d5e469ff45d6095110ea71535f7eccab0ff78f844
+        script "serve.cjs" sha256:15dafa0f344f00467e172616828557688da061ec17d2cb895e15ee780f708bc1
       }
 
       template {
@@ -232,7 +232,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "run_status.cjs" sha256:bdd046dbf6aaf9500b19686a6e1b05d6dbcbdf4fa748f20dea78a48b64a54e1c
+        script "run_status.cjs" sha256:7c9a27b0a6151efe0b33e27cff6f32cd6cff8949eb2a04eda83210eb1529d9bb
       }
 
       template {

@@ -122,7 +122,7 @@ job "pds-drill" {
       }
 
       template {
-        script "drill.cjs" sha256:db61e6be1bf1a073f7e4400d241e9c5070aa3405e16e6ee7f8c26f76c7e1e370
+        script "drill.cjs" sha256:8f25d304fe0f6ba1cda3866c04f1397db18ba437c981fe5f32aa5bb2d3d17125
       }
 
       template {
@@ -290,7 +290,7 @@ job "pds-drill" {
       }
 
       template {
-        script "serve.cjs" sha256:17b898a17b52a5fa11819b8d5e469ff45d6095110ea71535f7eccab0ff78f844
+        script "serve.cjs" sha256:15dafa0f344f00467e172616828557688da061ec17d2cb895e15ee780f708bc1
       }
 
       template {
@@ -314,7 +314,7 @@ job "pds-drill" {
       }
 
       template {
-        script "run_status.cjs" sha256:bdd046dbf6aaf9500b19686a6e1b05d6dbcbdf4fa748f20dea78a48b64a54e1c
+        script "run_status.cjs" sha256:7c9a27b0a6151efe0b33e27cff6f32cd6cff8949eb2a04eda83210eb1529d9bb
       }
 
       template {

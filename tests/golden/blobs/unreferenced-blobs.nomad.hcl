@@ -93,7 +93,7 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "run_status.cjs" sha256:bdd046dbf6aaf9500b19686a6e1b05d6dbcbdf4fa748f20dea78a48b64a54e1c
+        script "run_status.cjs" sha256:7c9a27b0a6151efe0b33e27cff6f32cd6cff8949eb2a04eda83210eb1529d9bb
       }
 
       template {

@@ -44,7 +44,7 @@ job "pds-nomad-snapshots" {
       }
 
       template {
-        script "nomad_snapshot.sh" sha256:493f387c82c78c471783ff35adbcc913ae8d70198e11775e90485e6ff568041a
+        script "nomad_snapshot.sh" sha256:92d1ddd4403dab198399768e5bbec9620dbc34fca2b4ef7022106d6618c4cb89
       }
 
       template {

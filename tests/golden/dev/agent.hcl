@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "2a7704dd3c3cacb5"
+    pds_configuration = "6972a51c9a86dedc"
   }
 }
 

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "29564846d0b29444"
+    pds_configuration = "ca584737e1cc8e47"
   }
 }
 

@@ -59,15 +59,24 @@ job "pds-alerts" {
         PDS_DATA_DIRECTORY    = "/pds"
         ALERTS_VOLUME_PERCENT = "80"
         ALERTS_ACCOUNTS       = "80"
+        SPACE_REMEDY          = "raise 'volume.size_gib' and run `pulumi up`"
         ALERTS_METRICS        = "http://127.0.0.1:8428"
       }
 
       template {
-        script "alerts.cjs" sha256:5badf06cde0968780e69c626e9e3af2de7074b0f41397780048176114df6b69b
+        script "alerts.cjs" sha256:f5eef2ece91982835aae4cb1075ee0c30c525bc863c083a26354ce43faa0884b
       }
 
       template {
-        script "run_status.cjs" sha256:bdd046dbf6aaf9500b19686a6e1b05d6dbcbdf4fa748f20dea78a48b64a54e1c
+        script "alert_reasons.cjs" sha256:844656cb770b2afa2128683544fea67c42e993455435fc9fda2fe8d6a4d7f055
+      }
+
+      template {
+        script "run_status.cjs" sha256:7c9a27b0a6151efe0b33e27cff6f32cd6cff8949eb2a04eda83210eb1529d9bb
+      }
+
+      template {
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {

@@ -143,6 +143,12 @@ def test_volume_is_found_by_the_name_of_its_stack() -> None:
     assert "VOLUME=pds-chess-club\n" in text
 
 
+def test_volume_becomes_read_only_after_an_error_of_its_file_system() -> None:
+    """By default ext4 goes on, and writes to damaged structures."""
+    unit = files()["/etc/systemd/system/srv-nomad.mount"].content
+    assert "errors=remount-ro" in unit.partition("Options=")[2].partition("\n")[0].split(",")
+
+
 # Secrets
 
 
