@@ -179,12 +179,12 @@ def test_refuses_a_second_snapshot_at_the_same_time(faulty: Data) -> None:
 
 @one_line
 def test_refuses_a_volume_without_space_before_copying(faulty: Data) -> None:
-    output = faulty.take(code=1, PDS_SNAPSHOT_RESERVE_MIB=str(10**9))
+    remedy = {"SPACE_REMEDY": "raise 'disk_gib' of this club"}
+    output = faulty.take(code=1, PDS_SNAPSHOT_RESERVE_MIB=str(10**9), **remedy)
     assert "REFUSED: the volume has" in output
-    assert "'volume.size_gib'" in output
     assert not (faulty.path / ".snapshot" / "next").exists()
     why = _outcome(faulty)["why"]
-    assert "Raise 'volume.size_gib'" in why, "the alerts job reports this text"
+    assert why.endswith("to the server: raise 'disk_gib' of this club."), "the alerts job reports this text"
 
 
 @one_line
