@@ -1,20 +1,23 @@
 """Checks of the accounts: do handles resolve, do documents name this server?"""
 
+import contextlib
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dns.exception
 import dns.resolver
 import httpx
 
-from cli.check.plc_documents import directory_data, wrong_in
+from cli.check.plc_documents import directory_data, missing_keys, signature_fault, wrong_in
 from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
 from components.clients import dns as resolving
 
 _ROTATION_KEY = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
 _SHOWN = 3
+_NAMED = 5  # accounts without a recovery key
+_TRIES = 3
 _PAGE = 500
 
 
@@ -103,15 +106,43 @@ def _by_dns(subject: Subject, handle: str) -> str | None:
     return next((text.removeprefix("did=") for text in texts if text.startswith("did=")), None)
 
 
+@dataclass
+class _Documents:
+    """What is wrong with the identities."""
+
+    checked: int = 0
+    wrong: list[str] = field(default_factory=list)
+    without_recovery: dict[str, list[str]] = field(default_factory=dict)
+    """The recovery keys that each handle's document lacks."""
+
+    def remark(self, stack: str) -> str:
+        """Return the faults, with what to do about them."""
+        texts = []
+        if self.wrong:
+            more = f"; and {len(self.wrong) - _SHOWN} more" if len(self.wrong) > _SHOWN else ""
+            texts.append(
+                f"{len(self.wrong)} of {self.checked} are wrong: {'; '.join(self.wrong[:_SHOWN])}{more}. Moved away, "
+                "or another key? See docs/guide/admins.md#secrets."
+            )
+        if self.without_recovery:
+            names = [f"{handle} ({', '.join(keys)})" for handle, keys in self.without_recovery.items()]
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            texts.append(
+                f"the recovery key of the stack file is missing for {', '.join(names[:_NAMED])}{more}: its holder "
+                "cannot recover them. The member adds it with `goat account plc add-rotation-key --first KEY`; the "
+                f"token is shown by `./pds email-token {stack} HANDLE`."
+            )
+        return " ".join(texts)
+
+
 def documents(subject: Subject) -> CheckVerdict:
-    """Check that the directory names this server for each account, and our key among those that may change it."""
-    environment = subject.environment
-    checked, wrong = 0, []
+    """Check that the directory names this server for each account with the key that signs here, and our key and the
+    recovery keys among those that may change it."""
+    directory, found = subject.environment["PDS_DID_PLC_URL"], _Documents()
     for account in active_accounts(subject):
         if not account.did.startswith("did:plc:"):
             continue
-        checked += 1
-        directory = environment["PDS_DID_PLC_URL"]
+        found.checked += 1
         try:
             data = directory_data(directory, account.did)
         except httpx.TransportError as error:
@@ -120,20 +151,45 @@ def documents(subject: Subject) -> CheckVerdict:
                 "third-party service that the server also needs. Try again later."
             )
         except httpx.HTTPStatusError as error:
-            wrong.append(f"{account.did}: {directory} answers {error.response.status_code}")
+            found.wrong.append(f"{account.did}: {directory} answers {error.response.status_code}")
             continue
-        fault = wrong_in(
-            data,
-            handle=account.handle,
-            hostname=subject.hostname,
-            rotation_key_hex=environment[_ROTATION_KEY],
-        )
-        if fault:
-            wrong.append(f"{account.did}: {fault}")
-    if wrong:
-        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        return failed(
-            f"{len(wrong)} of {checked} are wrong: {'; '.join(wrong[:_SHOWN])}{more}. Moved away, or another key? See "
-            "docs/guide/admins.md#secrets."
-        )
-    return passed(f"{checked} name this server and our rotation key") if checked else skipped("there is no account yet")
+        if fault := _identity_fault(subject, account, data):
+            found.wrong.append(f"{account.did}: {fault}")
+        if missing := missing_keys(data, _recovery_keys(subject, account.handle)):
+            found.without_recovery[account.handle] = missing
+    if remark := found.remark(subject.stack):
+        return failed(remark)
+    if not found.checked:
+        return skipped("there is no account yet")
+    return passed(f"{found.checked} name this server, our rotation key and the key that signs here")
+
+
+def _identity_fault(subject: Subject, account: ActiveAccount, data: dict[str, Any]) -> str | None:
+    key = subject.environment[_ROTATION_KEY]
+    fault = wrong_in(data, handle=account.handle, hostname=subject.hostname, rotation_key_hex=key)
+    if fault:
+        return fault
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(httpx.HTTPError, LookupError, TypeError, ValueError):
+            return _signature_fault(subject, account.did, data)  # a write meanwhile may have removed the blocks
+    return _signature_fault(subject, account.did, data)
+
+
+def _signature_fault(subject: Subject, did: str, data: dict[str, Any]) -> str | None:
+    # The proof of a record, also of one that does not exist, begins with the newest commit.
+    car = _sync(subject, "getRecord", {"did": did, "collection": "app.bsky.actor.profile", "rkey": "self"}).content
+    return signature_fault(data, did, car, _sync(subject, "getLatestCommit", {"did": did}).json()["rev"])
+
+
+def _sync(subject: Subject, method: str, params: dict[str, str]) -> httpx.Response:
+    answer = subject.site.request("GET", f"/xrpc/com.atproto.sync.{method}", params=params)
+    return answer.raise_for_status()
+
+
+def _recovery_keys(subject: Subject, handle: str) -> tuple[str | None, ...]:
+    """Return the keys of the stack file that may recover this account."""
+    settings = subject.settings
+    if settings is None:
+        return ()
+    own = [member.recovery_key for member in settings.members if handle in (member.handle, member.was)]
+    return (*own, settings.pds.recovery_did_key)

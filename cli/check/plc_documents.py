@@ -5,11 +5,14 @@ Owns: the comparison, and the request to the directory. Does not own: which acco
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import httpx
+import libipld
 
-from cli.snapshot.did_keys import did_key
+from cli.snapshot.did_keys import did_key, public_key
+from cli.snapshot.repository import is_signed
 
 
 def directory_data(plc_url: str, did: str) -> dict[str, Any]:
@@ -31,3 +34,29 @@ def wrong_in(data: dict[str, Any], *, handle: str, hostname: str, rotation_key_h
     if endpoint != f"https://{hostname}":
         return f"the document points at {endpoint}, not at https://{hostname}"
     return None
+
+
+def missing_keys(data: Mapping[str, Any], wanted: Iterable[str | None]) -> list[str]:
+    """Return the recovery keys among `wanted` that the directory's data lack."""
+    return [key for key in wanted if key and key not in data["rotationKeys"]]
+
+
+def signature_fault(data: Mapping[str, Any], did: str, car: bytes, revision: str) -> str | None:
+    """Return why relays drop what an account of ours writes, or None.
+
+    `car` has the newest commit of its repository as its root, and `revision` is the repository's. A commit at another
+    revision was imported from the account's old server, and proves nothing (`commitProblems` in repository.cjs).
+    """
+    key = data["verificationMethods"].get("atproto")
+    if key is None:
+        return "the document names no signing key, so relays drop what the account writes"
+    header, blocks = libipld.decode_car(car)
+    commit = blocks[header["roots"][0]]
+    if commit["did"] != did:
+        return f"its repository is of {commit['did']}"
+    if is_signed(commit, public_key(key)) or commit["rev"] != revision:
+        return None
+    return (
+        f"the document names the key {key}, which did not sign the newest commit here, so relays drop what the account "
+        "writes. See docs/guide/members.md#another-signing-key"
+    )

@@ -97,7 +97,7 @@ class RepositoryStore:
             if not is_hash_of(top, content):
                 raise ValueError(f"block {top} does not hash to its name")
             commit = libipld.decode_dag_cbor(content)
-            signed = _is_signed(commit, key)
+            signed = is_signed(commit, ec.derive_private_key(int.from_bytes(key, "big"), ec.SECP256K1()).public_key())
         except (LookupError, ValueError, TypeError, RecursionError) as error:
             yield RepositoryFault(kind="tree", text=f"the blocks do not link up from the root: {error}", fatal=True)
             return
@@ -274,11 +274,11 @@ def _text(value: bytes | None) -> str:
     return "null" if value is None else value.decode(errors="replace")
 
 
-def _is_signed(commit: Mapping[str, Any], key: bytes) -> bool:
+def is_signed(commit: Mapping[str, Any], public: ec.EllipticCurvePublicKey) -> bool:
+    """Return whether this key signed the commit. Raises KeyError, TypeError or ValueError if it is none."""
     signature = commit["sig"]
     unsigned = libipld.encode_dag_cbor({name: value for name, value in commit.items() if name != "sig"})
     whole = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
-    public = ec.derive_private_key(int.from_bytes(key, "big"), ec.SECP256K1()).public_key()
     try:
         public.verify(whole, unsigned, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:

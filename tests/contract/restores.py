@@ -7,6 +7,7 @@ expectations.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import sqlite3
@@ -21,12 +22,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cli.check.plc_documents import directory_data
 from cli.snapshot.verify import from_plc
 from components.clients import pds_admin
 from offline.mock_engine import ROOT
 from tests.contract.club import Club, Member, founded
 from tests.contract.relay import Relay
 from tests.contract.snapshots import DEADLINE, Data, open_environment
+from tests.support.flawed_proxy import Answer, Rule
 from tools.trial.directory import PlcDirectory
 from tools.trial.node import Install
 from tools.trial.pds import PdsProcess
@@ -131,6 +134,13 @@ def _move_away(install: Install, directory: PlcDirectory, member: Member, env: M
     key = env["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"]
     command = [str(install.node), "-e", _MOVE, directory.url, member.did, key, ELSEWHERE]
     subprocess.run(command, cwd=install.folder, check=True, timeout=DEADLINE)
+
+
+def names_the_key(directory: PlcDirectory, did: str, key: str) -> Rule:
+    """Return a rule of a directory's proxy by which the document of `did` names this signing key."""
+    changed = directory_data(directory.url, did) | {"verificationMethods": {"atproto": key}}
+    answer = Answer(200, json.dumps(changed).encode(), {"Content-Type": "application/json"})
+    return lambda request: answer if request.method.startswith(f"/{did}/") else None
 
 
 def newest(data: Path) -> int:

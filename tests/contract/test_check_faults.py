@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.contract.checked_host import HANDLE, HOST, HostConnection, repos, with_env
+from cli.snapshot.did_keys import did_key
+from tests.contract.checked_host import EMAIL, HANDLE, HOST, HostConnection, repos, with_env
 from tests.contract.lines import one_line
 from tests.support import fake_dns
 from tests.support.certificates import Authority, server_context
 from tests.support.ingress_stand_in import Ingress, Planted
+from tests.support.programs import settings_of
 from tools.trial.directory import PlcDirectory
 
 pytestmark = [pytest.mark.contract, one_line]
+
+OTHER = did_key("5d" * 32)
+P256 = "did:key:zDnaerDaTF5BXEavCrfRZEk316dpbLsfPDZ3WJ5hRTPFU2169"
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +150,39 @@ def test_reports_an_account_whose_did_document_names_another_server(
         red = place.red(outputs=with_env(place, PDS_DID_PLC_URL=other.url))
     assert list(red) == ["DID documents"]
     assert "points at https://other.at" in red["DID documents"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"verificationMethods": {"atproto": OTHER}}, f"names the key {OTHER}, which did not sign"),
+        ({"verificationMethods": {"atproto": P256}}, f"names the key {P256}, which did not sign"),
+        ({"verificationMethods": {}}, "names no signing key"),
+    ],
+    ids=["another key", "a key of the other curve", "no key"],
+)
+def test_reports_an_account_whose_posts_relays_drop(
+    place: HostConnection, directory: PlcDirectory, change: dict[str, Any], message: str
+) -> None:
+    """The document names this server, but not the key with which it signs: no member sees an error."""
+    (did,) = (repo["did"] for repo in repos(place))
+    with Ingress(int(directory.url.rpartition(":")[2]), planted={}) as other:
+        changed = _directory_data(other.url, did) | change
+        other.planted[f"127.0.0.1/{did}/data"] = Planted(200, json.dumps(changed))
+        red = place.red(outputs=with_env(place, PDS_DID_PLC_URL=other.url))
+    assert list(red) == ["DID documents"]
+    assert message in red["DID documents"]
+
+
+def test_names_the_accounts_that_lost_their_recovery_key(place: HostConnection) -> None:
+    """A move to this server drops the key unless the member puts it back, and nothing else shows that."""
+    own, everyone = did_key("21" * 32), did_key("22" * 32)
+    member = {"handle": HANDLE, "email": EMAIL, "recovery_key": own}
+    red = place.red(settings=settings_of(members=[member], pds={"recovery_did_key": everyone}))
+    assert f"missing for {HANDLE} ({own}, {everyone}): its holder cannot" in red["DID documents"]
+    assert "add-rotation-key --first" in red["DID documents"]
+    red = place.red(settings=settings_of(members=[{"handle": HANDLE, "email": EMAIL}]))
+    assert "DID documents" not in red, "without a key in the stack file none is missing"
 
 
 def _directory_data(url: str, did: str) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from cli.snapshot.did_keys import did_key
 from cli.snapshot.verify import MANIFEST, repo_path
 from tests.contract.lines import one_line
-from tests.contract.restores import FILES
+from tests.contract.restores import FILES, names_the_key
 from tests.contract.snapshots import DEADLINE, Data, Running
+from tests.support.flawed_proxy import flawed_proxy
 from tools.trial.directory import PlcDirectory
 from tools.trial.node import SERVERS, Install
 
@@ -212,6 +214,21 @@ def test_a_drill_that_looked_at_nothing_keeps_the_findings_of_the_last_one(drill
     drill.verify(code=1)
     drill.serve(code=1)
     assert dict[str, object](drill.outcome())["findings"] == finding
+
+
+@one_line
+def test_account_whose_document_names_another_key_is_a_finding(running: Running, drill: Drill) -> None:
+    """The server signs with a key that relays do not accept, and the member sees no error."""
+    did, other = running.club.members[0].did, did_key("5d" * 32)
+    with flawed_proxy(drill.directory.url) as proxy:
+        proxy.rule = names_the_key(drill.directory, did, other)
+        output = drill.verify(PDS_DID_PLC_URL=proxy.url)
+    assert f"FINDING: {did}: with losses: its DID document names this server and the key {other}" in output
+    assert "0 faults" in output, "the backup has no fault, and the other accounts are served"
+    assert "0 faults" in drill.serve()
+    (finding,) = dict[str, object](drill.outcome())["findings"].items()  # type: ignore[attr-defined]
+    assert finding[0] == did
+    assert "docs/guide/members.md#another-signing-key" in finding[1]["what"]
 
 
 def test_fault_that_only_the_server_finds_fails_the_second_half(running: Running, drill: Drill) -> None:

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from cli.snapshot.did_keys import did_key
 from tests.contract.lines import one_line
-from tests.contract.restores import Restore, Scenario
+from tests.contract.restores import Restore, Scenario, names_the_key
 from tests.contract.test_restore import _client, _departed, _logged_in, _refused, _status
 from tests.support.flawed_proxy import Answer, Request, Rule, flawed_proxy
 
@@ -72,3 +73,28 @@ def test_operator_restores_members_without_a_directory_that_stays_away(disaster:
     with disaster.opened() as server:
         _logged_in(server, disaster, scenario.writer.did)
         assert _status(_client(server, disaster), scenario.writer.did) == "active"
+
+
+def test_account_whose_document_names_another_key_is_restored_deactivated(disaster: Restore) -> None:
+    """Relays drop what the restored key signs, so the account must not appear as one in use."""
+    scenario, other = disaster.scenario, did_key("5d" * 32)
+    did = scenario.writer.did
+    with flawed_proxy(scenario.directory.url) as proxy:
+        proxy.rule = names_the_key(scenario.directory, did, other)
+        output = disaster.run(NOMAD_META_sequence="1", PDS_DID_PLC_URL=proxy.url)
+    assert "1 are another server's, 1 have another key" in output
+    assert f"LEFT OUT: {did}: its DID document names this server and the key {other}" in output
+    with disaster.opened() as server:
+        client = _client(server, disaster)
+        assert _status(client, did) == "deactivated"
+        assert client.query("com.atproto.sync.getRepoStatus", {"did": did})["active"] is False
+
+
+def test_account_alone_is_not_restored_with_another_key_than_its_document_s(in_place: Restore) -> None:
+    scenario, other = in_place.scenario, did_key("5d" * 32)
+    did = scenario.writer.did
+    with flawed_proxy(scenario.directory.url) as proxy:
+        proxy.rule = names_the_key(scenario.directory, did, other)
+        output = in_place.run(code=1, NOMAD_META_only=did, PDS_DID_PLC_URL=proxy.url)
+    assert f"REFUSED: {did}: its DID document names this server and the key {other}" in output
+    assert "Restore it from a backup with the document's key: --snapshot ID" in output

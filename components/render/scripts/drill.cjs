@@ -9,11 +9,13 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
+const { LOSSES } = require("./account_check.cjs");
 const { documents } = require("./did_documents.cjs");
 const { assessed, held, lines, verify } = require("./verify.cjs");
 
 const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
 const hostname = process.env.PDS_HOSTNAME;
+const REMEDY = "see docs/guide/members.md#another-signing-key";
 
 async function main() {
   const began = Date.now();
@@ -22,20 +24,29 @@ async function main() {
   }
   const { manifest, refusals, verdicts, keys, notes } = await verify(path.join(scratch, "fetched"), { hostname });
   for (const note of notes) console.log(`note: ${note}`);
-  const faults = refusals.length > 0 ? [] : await identities(manifest.accounts, keys);
+  const found = refusals.length > 0 ? {} : assessed(verdicts);
   for (const line of lines(verdicts)) console.error(`FINDING: ${line}`);
+  const faults = refusals.length > 0 ? [] : await identities(manifest.accounts, keys, found.findings);
   if (manifest) {
     const { accounts, repositories, blobs } = manifest.counts;
     const looked = `${accounts} accounts, ${repositories} repositories, ${blobs} blobs`;
     console.log(`looked at ${looked}: ${refusals.length + faults.length} faults`);
   }
-  end({ problems: refusals, identities: faults, ...(refusals.length === 0 && assessed(verdicts)) }, began);
+  end({ problems: refusals, identities: faults, ...found }, began);
 }
 
-/** Compares the DID documents with the keys. A member who moved to another server is not a fault. */
-async function identities(accounts, keys) {
+/**
+ * Compares the DID documents with the keys. A member who moved to another server is not a fault. A document with a key
+ * that the server lacks is one of the `findings`: relays drop all that the account writes.
+ */
+async function identities(accounts, keys, findings) {
   const asked = await documents(accounts, process.env.PDS_DID_PLC_URL);
-  const { unread, moved, swapped } = held(keys, asked, accounts, hostname);
+  const { unread, moved, swapped, foreign } = held(keys, asked, accounts, hostname);
+  for (const [did, why] of foreign) {
+    const what = `${why}. Relays drop what it writes: ${REMEDY}`;
+    console.error(`FINDING: ${did}: ${LOSSES}: ${what}`);
+    findings[did] = { state: findings[did]?.state ?? LOSSES, what: [what, findings[did]?.what].filter(Boolean).join("; ") };
+  }
   for (const [did, why] of moved) console.log(`note: ${did}: ${why}`);
   const faults = [];
   for (const [did, why] of unread) {

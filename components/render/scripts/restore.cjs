@@ -58,7 +58,8 @@ async function restoreAll() {
   const accounts = await choices(source, found, before, departed);
   const keys = new Map([...accounts.chosen].map(([did, { verdict }]) => [did, verdict.key]));
   const told = await outside([...accounts.chosen.keys()], keys, before, found.manifest, await asking);
-  say("identities", `${keys.size} asked, ${Object.keys(told.moved).length} are another server's`);
+  const [moved, unsigned] = [told.moved, told.unsigned].map((of) => Object.keys(of).length);
+  say("identities", `${keys.size} asked, ${moved} are another server's${unsigned ? `, ${unsigned} have another key` : ""}`);
   say("events", `continue after number ${told.sequence}`);
 
   const there = new Set([...found.manifest.accounts, ...accounts.carried]);

@@ -102,8 +102,10 @@ async function outsideOf(did, key) {
   const told = await world({ dids: [did], keys: new Map([[did, key]]), hostname, plc, relays, known, revisions: {} }).catch((error) => {
     throw error instanceof Unknown ? new Refused(`${error.message} Nothing was changed.`) : error;
   });
-  const elsewhere = told.moved[did] ?? told.swapped.get(did);
-  if (elsewhere) throw new Refused(`${did}: ${elsewhere}. Nothing was changed.`);
+  if (told.moved[did]) throw new Refused(`${did}: ${told.moved[did]}. Nothing was changed.`);
+  if (told.unsigned[did]) {
+    throw new Refused(`${did}: ${told.unsigned[did]}. Nothing was changed. Restore it from a backup with the document's key: --snapshot ID.`);
+  }
   return told;
 }
 

@@ -47,15 +47,17 @@ function oldData(data, accounts) {
 /**
  * Queries the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers from
  * other sources: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are already available.
- * Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`, `sequence`, `revisions` and `statuses`. Throws
- * Unknown if the directory does not answer for too many accounts, or if no event number is known. `withoutDirectory`: the
- * operator restores without its answers, or cannot (undefined).
+ * Resolves to `documents`, `moved`, `resting`, `unsigned` (DID to why its document names another key than the restored
+ * one), `notes`, `sequence`, `revisions` and `statuses`. Throws Unknown if the directory does not answer for too many
+ * accounts, or if no event number is known. `withoutDirectory`: the operator restores without its answers, or cannot
+ * (undefined).
  */
 async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map(), withoutDirectory }) {
   const rest = dids.filter((did) => !asked.has(did));
   const wanted = new Set(dids);
   const found = new Map([...asked, ...(await documents(rest, plc))].filter(([did]) => wanted.has(did)));
-  const { unread, moved, swapped } = held(keys, found, dids, hostname);
+  const { unread, moved, swapped, foreign } = held(keys, found, dids, hostname);
+  const unsigned = Object.fromEntries([...swapped, ...foreign]);
   const silent = silentAccounts(dids, unread, plc, withoutDirectory);
   const notes = [...unread].filter(([did]) => !silent.includes(did)).map(([did, why]) => `${did}: ${why}`);
   const answers = await Promise.all(relays.map(async (relay) => [relay, await ask(relay, "getHostStatus", { hostname })]));
@@ -79,8 +81,12 @@ async function world({ dids, keys, hostname, plc, relays, known, revisions, aske
     notes.push(`${silent.length} accounts are as in the backup, because ${plc} did not answer; ./pds check names those that moved away`);
   }
   const closed = withoutDirectory ? [] : silent;
-  const resting = Object.fromEntries(closed.map((did) => [did, `${unread.get(did)}. The member can reactivate it`]));
-  return { documents: found, moved: Object.fromEntries(moved), resting, swapped, notes, sequence: sequence + MARGIN, revisions: seen, statuses };
+  // Relays drop what the server signs for an account whose document names another key.
+  const resting = Object.fromEntries([
+    ...closed.map((did) => [did, `${unread.get(did)}. The member can reactivate it`]),
+    ...Object.entries(unsigned).map(([did, why]) => [did, `${why}. It is deactivated: see docs/guide/members.md#another-signing-key`]),
+  ]);
+  return { documents: found, moved: Object.fromEntries(moved), resting, unsigned, notes, sequence: sequence + MARGIN, revisions: seen, statuses };
 }
 
 /**

@@ -132,22 +132,22 @@ function assessed(verdicts) {
 
 /**
  * Compares the keys of a verified snapshot with the DID documents. `active` are the accounts in use. Returns `unread`,
- * a map from DID to why its document cannot be read; `moved`, from DID to why it has left this server; and `swapped`,
- * from DID to the owner of the key that it has.
+ * a map from DID to why its document cannot be read; `moved`, from DID to why it has left this server; `swapped`, from
+ * DID to the owner of the key that it has; and `foreign`, of documents that name this server and a key that it lacks.
  */
 function held(keys, documents, active, hostname) {
   const owners = new Map([...keys].map(([did, key]) => [key, did]));
-  const found = { unread: new Map(), moved: new Map(), swapped: new Map() };
+  const found = { unread: new Map(), moved: new Map(), swapped: new Map(), foreign: new Map() };
   for (const did of active) {
     const { error, gone, server, key } = documents.get(did);
     const owner = key && owners.get(key);
     if (error) found.unread.set(did, `its DID document cannot be read: ${error}`);
     else if (gone) found.moved.set(did, `its identity does not exist any more: ${gone}`);
     else if (server !== hostname) found.moved.set(did, `its DID document names the server ${server}`);
-    else if (owner && owner !== did) {
-      found.swapped.set(did, `its DID document names the key ${key}, which is the key that ${owner} has here`);
-    } else if (key && keys.has(did) && key !== keys.get(did)) {
-      found.moved.set(did, `its DID document names the key ${key}, which is not in this snapshot`);
+    else if (!key || key === keys.get(did)) continue;
+    else if (owner) found.swapped.set(did, `its DID document names the key ${key}, which is the key that ${owner} has here`);
+    else if (keys.has(did)) {
+      found.foreign.set(did, `its DID document names this server and the key ${key}, and it signs with ${keys.get(did)} here`);
     }
   }
   return found;
