@@ -1,15 +1,17 @@
-"""Resources of a stack's state that the account lacks or has switched off, with the commands that correct the state."""
+"""Resources of a stack's state that the account lacks, has switched off or has changed, with the commands that correct
+the state."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cli.drift.changed_alerts import ALERTS, alert_fault
 from cli.lib.digitalocean import DigitalOceanAccount, Json
 from cli.lib.stack import Resource, State
 
 
 @dataclass(frozen=True, kw_only=True)
 class MissingResource:
-    """A resource of the state that the account does not have, or has switched off."""
+    """A resource of the state that the account does not have, has switched off, or has changed."""
 
     kind: str
     name: str
@@ -46,7 +48,7 @@ PATHS: Mapping[str, str] = {
 
 
 def missing_resources(stack: str, state: State, account: DigitalOceanAccount) -> list[MissingResource]:
-    """The resources of the state that the account does not have, or has switched off. Raises DigitalOceanError."""
+    """The resources of the state that the account lacks, has switched off or has changed. Raises DigitalOceanError."""
     missing = []
     for item in state.resources:
         if item.type not in PATHS or not item.id:
@@ -78,15 +80,10 @@ def _without_dependents(stack: str, item: Resource) -> tuple[str, ...]:
     return ("pulumi", "state", "delete", "--stack", stack, "--yes", "--target-dependents", item.urn)
 
 
-_ALERTS = ("UptimeCheck", "UptimeAlert", "MonitorAlert")
-
-
 def _fault(present: Json | None, item: Resource) -> str | None:
     if present is None or (item.type == "ReservedIpAssignment" and not _leads_to(present, item)):
         return _ABSENT
-    if item.type in _ALERTS and not present.get("enabled", True) and item.outputs.get("enabled", True):
-        return "is switched off"
-    return None
+    return alert_fault(present, item) if item.type in ALERTS else None
 
 
 def _leads_to(address: Json, assignment: Resource) -> bool:
@@ -104,7 +101,7 @@ def _gone(item: Resource) -> str:
             return "The address does not lead to the droplet that the state names."
         case "SpacesKey":
             return "The host cannot use its bucket. The next `up` does not detect it."
-        case kind if kind in _ALERTS:
-            return "It sends no alert. The next `up` does not detect it."
+        case kind if kind in ALERTS:
+            return "It does not alert as the stack file says. The next `up` does not detect it."
         case _:
             return "The next `up` does not detect it."

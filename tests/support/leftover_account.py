@@ -158,16 +158,18 @@ def add_alerts(alice: Owner) -> None:
     """Adds an uptime check with an alert, an alert policy, and a Spaces key."""
     check = {"name": "pds-dev", "type": "https", "target": f"https://{ZONE}", "regions": ["eu_west"], "enabled": True}
     recipients = {"email": ["owner@bench.test"], "slack": []}
-    alert = {"name": "pds-dev down", "type": "down", "period": "5m", "notifications": recipients}
+    rule = {"type": "down_global", "threshold": 1, "comparison": "less_than", "period": "2m"}
+    alert = {"name": "pds-dev down", **rule, "notifications": recipients}
     uptime = alice.client.ask("POST", "/uptime/checks", check, 201)["check"]["id"]
     down = alice.client.ask("POST", f"/uptime/checks/{uptime}/alerts", alert, 201)["alert"]["id"]
     policy = alice.client.ask("POST", "/monitoring/alerts", {**POLICY, "alerts": recipients})["policy"]["uuid"]
     key = alice.client.ask("POST", "/spaces/keys", {"name": "pds-dev-backup", "grants": []}, 201)["key"]["access_key"]
-    index = "digitalocean:index"
+    index, sent = "digitalocean:index", {"emails": recipients["email"]}  # the state's names
+    of_alert = {**rule, "checkId": uptime, "notifications": [sent]}
     for name, kind, number, outputs in (
-        ("pds-alerts-uptime", f"{index}/uptimeCheck:UptimeCheck", uptime, {"enabled": True}),
-        ("pds-alerts-down", f"{index}/uptimeAlert:UptimeAlert", down, {"checkId": uptime}),
-        ("pds-alerts-disk", f"{index}/monitorAlert:MonitorAlert", policy, {"enabled": True}),
+        ("pds-alerts-uptime", f"{index}/uptimeCheck:UptimeCheck", uptime, check),
+        ("pds-alerts-down", f"{index}/uptimeAlert:UptimeAlert", down, of_alert),
+        ("pds-alerts-disk", f"{index}/monitorAlert:MonitorAlert", policy, {**POLICY, "alerts": sent}),
         ("pds-backup-key", f"{index}/spacesKey:SpacesKey", key, {}),
     ):
         alice.made[name] = (name, kind, number, outputs)

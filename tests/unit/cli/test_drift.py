@@ -21,9 +21,7 @@ from cli.check.subject import Subject
 from cli.drift import repair
 from tests.e2e.environment.api_client import FIREWALL
 from tests.support import fake_dns
-from tests.support.certificates import Authority, server_context
 from tests.support.fake_nomad import FakeNomad, serve
-from tests.support.ingress_stand_in import Ingress
 from tests.support.leftover_account import POLICY, ZONE, Owner, add_alerts, owner
 from tests.support.programs import ALERTS, BACKUP, settings_of
 
@@ -150,6 +148,12 @@ def _silence(world: World) -> None:
     world.alice.client.ask("PUT", f"/monitoring/alerts/{number}", {**POLICY, "alerts": recipients, "enabled": False})
 
 
+def _raise_threshold(world: World) -> None:
+    number = world.alice.made["pds-alerts-disk"][2]
+    recipients = {"email": ["owner@bench.test"], "slack": []}
+    world.alice.client.ask("PUT", f"/monitoring/alerts/{number}", {**POLICY, "alerts": recipients, "value": 100})
+
+
 def _deleted(path: str, name: str) -> Callable[[World], Any]:
     """Deletes a resource of the account."""
     return lambda world: world.alice.client.ask("DELETE", f"{path}/{world.alice.made[name][2]}", status=204)
@@ -216,6 +220,12 @@ LOSSES: dict[str, Loss] = {
     ),
     "messages of an alert policy": Loss(
         cause=_silence, check="account", remark="(pds-alerts-disk) is switched off", repaired={"pds-alerts-disk"}
+    ),
+    "the threshold of an alert policy": Loss(
+        cause=_raise_threshold,
+        check="account",
+        remark="(pds-alerts-disk) was changed: its value is 100, not 80",
+        repaired={"pds-alerts-disk"},
     ),
     "the key of the bucket": Loss(
         cause=_deleted("/spaces/keys", "pds-backup-key"),
@@ -366,18 +376,6 @@ def test_a_loss_fails_its_check_and_repair_refreshes_the_resource(world: World, 
     assert [command[0] for command in world.alice.pulumi.ran[1:]] == (["up"] if loss.repaired else [])
 
 
-def test_an_expired_certificate_fails_its_check(world: World, tmp_path: Path) -> None:
-    authority = Authority()
-    (tmp_path / "ca.pem").write_text(authority.pem)
-
-    def passes(days: float) -> bool | None:
-        with Ingress(1, server_context(authority.issue(ZONE, days=days), tmp_path)) as ingress:
-            site = Site.at(ZONE, ingress.url, str(tmp_path / "ca.pem"))
-            return run_check("certificate", replace(world.subject, site=site)).ok
-
-    assert (passes(60), passes(-1)) == (True, False)
-
-
 def test_finds_an_edited_job_after_a_refresh_has_recorded_the_edit(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -387,11 +385,3 @@ def test_finds_an_edited_job_after_a_refresh_has_recorded_the_edit(
     assert repair.repair(world.alice.stack, world.subject.account, yes=True) == 1  # type: ignore[arg-type]
     assert "--replace '**::pds-server-job'" in capsys.readouterr().out
     assert world.alice.pulumi.ran == [], "a replacement stops the server, so the operator chooses the time"
-
-
-def test_account_checks_are_unknown_without_a_digitalocean_token(world: World) -> None:
-    world.subject = replace(world.subject, account=None)
-    for name in ("firewall", "account"):
-        ok, remark = world.result(name)
-        assert ok is None
-        assert "DIGITALOCEAN_TOKEN" in remark

@@ -1,0 +1,56 @@
+"""Single lines of `./pds check` at the account, the host and its Nomad; `test_drift.py` breaks each of them."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cli.check.run import run_check
+from cli.check.site import Site
+from tests.support.certificates import Authority, server_context
+from tests.support.ingress_stand_in import Ingress
+from tests.support.leftover_account import ZONE
+from tests.support.programs import settings_of
+from tests.unit.cli.test_drift import World
+from tests.unit.cli.test_drift import world as world
+
+
+def test_an_expired_certificate_fails_its_check(world: World, tmp_path: Path) -> None:
+    authority = Authority()
+    (tmp_path / "ca.pem").write_text(authority.pem)
+
+    def passes(days: float) -> bool | None:
+        with Ingress(1, server_context(authority.issue(ZONE, days=days), tmp_path)) as ingress:
+            site = Site.at(ZONE, ingress.url, str(tmp_path / "ca.pem"))
+            return run_check("certificate", replace(world.subject, site=site)).ok
+
+    assert (passes(60), passes(-1)) == (True, False)
+
+
+def test_the_backup_check_fails_without_a_backup_in_the_stack_file(world: World) -> None:
+    world.subject = replace(world.subject, settings=settings_of())
+    ok, remark = world.result("backup")
+    assert (ok, "Add 'backup'" in remark) == (False, True), "it fails although no option requests a backup"
+    assert world.result("drill")[0] is None
+
+
+@pytest.mark.parametrize("check", ["backup", "drill"])
+def test_a_time_names_its_zone(world: World, check: str) -> None:
+    assert re.search(r" at \d{4}-\d\d-\d\d \d\d:\d\d UTC$", world.result(check)[1])
+
+
+def test_reports_a_nomad_that_does_not_answer(world: World) -> None:
+    outputs = {**world.subject.outputs, "nomad_address": "http://127.0.0.1:1"}
+    world.subject = replace(world.subject, outputs=outputs)
+    ok, remark = world.result("Nomad")
+    assert ok is False
+    assert "http://127.0.0.1:1 does not answer" in remark
+
+
+def test_account_checks_are_unknown_without_a_digitalocean_token(world: World) -> None:
+    world.subject = replace(world.subject, account=None)
+    for name in ("firewall", "account"):
+        ok, remark = world.result(name)
+        assert ok is None
+        assert "DIGITALOCEAN_TOKEN" in remark
