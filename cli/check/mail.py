@@ -6,6 +6,9 @@ relay's answer. `com.atproto.admin.sendEmail` uses the mail settings of the mode
 admin password. For any other address, and for the reason of a failure, `send_mail.cjs` runs in the server's container
 with the server's own settings and library.
 
+Without `--mail` the same script only connects and logs in: expired credentials would otherwise show only in the mails
+that members do not get.
+
 A DNS record that the stack file does not ask for is checked only with `--mail`.
 """
 
@@ -17,6 +20,7 @@ from urllib.parse import urlsplit
 from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
 from cli.lib.nomad_exec import nomad_access, run_in_container, running_allocation
 from components.clients import dns
+from components.clients.errors import ServiceError
 from components.settings.fields import spf as spf_record
 from components.settings.fields.types import is_at_or_below
 from components.settings.sections.mail import MailDnsOptions, MailOptions, dkim_fault, is_dkim_key
@@ -34,6 +38,7 @@ class RelayAnswer:
     """What the relay answered to a message from the server's container."""
 
     sent: bool
+    """Whether the relay accepted the message, or the login alone if none was sent."""
     response: str
     """The relay's line, or the error before there was one."""
     code: str = ""
@@ -48,7 +53,7 @@ def message(subject: Subject) -> CheckVerdict:
         text = "no mail relay in the stack file: members get no password resets and no token to move away"
         return failed(f"{text}. Add 'mail', then `pulumi up`.") if subject.mail else skipped(text)
     if subject.mail is None:
-        return skipped("skipped: --mail ADDRESS sends a message to that address")
+        return _login(subject)
     answer = subject.site.request("POST", _RESET, json={"email": subject.mail})
     if answer.status_code == 200:
         return passed(
@@ -66,9 +71,25 @@ def message(subject: Subject) -> CheckVerdict:
     )
 
 
+def _login(subject: Subject) -> CheckVerdict:
+    """Log in to the relay from the server's container, and send nothing."""
+    more = "--mail ADDRESS sends a message to that address"
+    try:
+        answer = _answer_in_container(subject)
+    except ServiceError as error:  # Nomad's: the line "Nomad" has the remedy
+        return skipped(f"the relay was not asked: {error} {more}")
+    if answer is None:
+        return skipped(f"the relay was not asked, because the server's container cannot be reached; {more}")
+    if not answer.sent:
+        return failed(
+            f"{_relay(subject)} does not accept the server's login: '{answer.response}'. {_remedy(subject, answer)}"
+        )
+    return passed(f"{_relay(subject)} accepts the server's login; {more}")
+
+
 def _from_container(subject: Subject, reason: str) -> CheckVerdict:
     """Send the message from the server's container, which shows the relay's own answer."""
-    answer = _sent_from_container(subject)
+    answer = _answer_in_container(subject)
     if answer is None:
         return failed(
             f"{reason}, and its container cannot be reached through Nomad to ask the relay. Look at the server's log; "
@@ -82,15 +103,16 @@ def _from_container(subject: Subject, reason: str) -> CheckVerdict:
     return failed(f"{reason}. {_relay(subject)}: '{answer.response}'. {_remedy(subject, answer)}")
 
 
-def _sent_from_container(subject: Subject) -> RelayAnswer | None:
-    """Return the relay's answer; None if no server runs or Nomad is out of reach. Raises ServiceError."""
+def _answer_in_container(subject: Subject) -> RelayAnswer | None:
+    """Return the relay's answer to a message, or to a login if there is no address to send to; None if no server runs
+    or Nomad is out of reach. Raises ServiceError."""
     host = subject.host
     if host is None or not host.outputs.get("nomad_address"):
         return None
     allocation = running_allocation(host.api)
     if allocation is None:
         return None
-    command = ["node", "-e", SEND_SCRIPT.read_text(), str(subject.mail)]
+    command = ["node", "-e", SEND_SCRIPT.read_text(), *([subject.mail] if subject.mail else [])]
     return RelayAnswer(**run_in_container(nomad_access(host.outputs), allocation, command, "the answer of the relay"))
 
 

@@ -1,5 +1,6 @@
 // Sends a test message to the address in the argument, with the server's own mail settings and its own mail library.
-// Prints the relay's answer as one line of JSON. The password stays in this process: its environment has the URL.
+// Without an argument it only connects and logs in. Prints the relay's answer as one line of JSON. The password stays in
+// this process: its environment has the URL.
 const { createRequire } = require("node:module");
 const path = require("node:path");
 
@@ -17,14 +18,15 @@ const safe = (text) => (secret ? String(text ?? "").split(secret).join("…") : 
 /** Milliseconds; 28 s together, because `./pds` waits 30 s for output. */
 const limits = { dnsTimeout: 4_000, connectionTimeout: 8_000, greetingTimeout: 8_000, socketTimeout: 8_000 };
 
-nodemailer
-  .createTransport({ url, ...limits })
-  .sendMail({
-    from,
-    to,
-    subject: `Test message of ${hostname}`,
-    text: `This is a test of the mail relay of ${hostname}. Nothing is to be done.\n`,
-  })
+const transport = nodemailer.createTransport({ url, ...limits });
+const message = {
+  from,
+  to,
+  subject: `Test message of ${hostname}`,
+  text: `This is a test of the mail relay of ${hostname}. Nothing is to be done.\n`,
+};
+
+(to ? transport.sendMail(message) : transport.verify())
   .then(
     (sent) => ({ sent: true, response: safe(sent.response) }),
     (error) => ({

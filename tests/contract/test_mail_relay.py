@@ -43,12 +43,12 @@ def state(relay: tuple[SmtpRelay, Path]) -> Iterator[SmtpRelay]:
     vars(relay[0]).update(before)
 
 
-def send(install: Install, relay: SmtpRelay, ca: Path | None, **changes: str) -> dict[str, Any]:
+def send(install: Install, relay: SmtpRelay, ca: Path | None, to: str = TO, **changes: str) -> dict[str, Any]:
     """The script's answer, from a process with the server's variables."""
     env = {"PATH": os.environ["PATH"], "PDS_HOSTNAME": HOST, **mail_environment(relay), **changes}
     env |= {"NODE_EXTRA_CA_CERTS": str(ca)} if ca else {}
     done = subprocess.run(
-        [install.node, "-e", SEND_SCRIPT.read_text(), TO],
+        [install.node, "-e", SEND_SCRIPT.read_text(), *([to] if to else [])],
         cwd=install.folder,
         env=env,
         capture_output=True,
@@ -109,3 +109,29 @@ def test_a_port_that_nothing_answers_is_a_sentence(
     answer = send(pds_installs[line], replace(state, port=1), relay[1])
     assert (answer["sent"], answer["command"]) == (False, "CONN")
     assert "ECONNREFUSED" in answer["response"]
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+def test_a_login_alone_sends_nothing(
+    state: SmtpRelay, relay: tuple[SmtpRelay, Path], pds_installs: dict[str, Install], line: str, tls: Any
+) -> None:
+    state.tls = tls
+    state.commands.clear()
+    before = len(state.taken)
+    assert send(pds_installs[line], state, relay[1], to="") == {"sent": True, "response": ""}
+    assert any(command.startswith("AUTH") for command in state.commands)
+    assert not any(command.startswith("MAIL") for command in state.commands)
+    assert len(state.taken) == before
+
+
+def test_a_refused_login_or_no_answer_is_a_sentence_without_a_message(
+    state: SmtpRelay, relay: tuple[SmtpRelay, Path], pds_installs: dict[str, Install], line: str
+) -> None:
+    """Credentials expire while no test message is sent."""
+    install, ca = pds_installs[line], relay[1]
+    refused = send(install, state, ca, to="", **mail_environment(state, password="another"))
+    assert (refused["sent"], refused["code"]) == (False, "EAUTH")
+    assert refused["response"].startswith("535")
+    away = send(install, replace(state, port=1), ca, to="")
+    assert (away["sent"], away["command"]) == (False, "CONN")
+    assert "ECONNREFUSED" in away["response"]

@@ -85,14 +85,16 @@ def _server(status: int) -> Iterator[Site]:
         yield Site.at("noted.at", f"http://{LOOPBACK}:{port}")
 
 
-def _line(status: int, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[CheckResult, dict[str, Any]]:
+def _line(
+    status: int, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch, to: str | None = TO
+) -> tuple[CheckResult, dict[str, Any]]:
     """The line `mail`, and the query of Nomad's exec endpoint, for a server and the answer from its container."""
     running = [{"ID": "11111111-0000-0000-0000-000000000000", "ClientStatus": "running"}]
     monkeypatch.setattr(NomadApi, "get", lambda _self, _path: running)
     frames = (frame("stdout", f"the volume is that of noted.at\n{json.dumps(answer)}\n"), _END)
     with exec_endpoint(*frames) as (nomad, asked), _server(status) as site:
         host = HostStatus({f"nomad_{name}": value for name, value in nomad.items()})
-        result = run_check("mail", subject_with({}, mail=TO, site=site, host=host))
+        result = run_check("mail", subject_with({}, mail=to, site=site, host=host))
     assert PASSWORD not in result.remark
     return result, parse_qs(urlsplit(asked[0][0]).query) if asked else {}
 
@@ -140,6 +142,34 @@ def test_a_server_that_cannot_send_shows_the_relay_s_answer_and_the_option(
     assert "the server could not hand a message to the relay" in result.remark
     assert f"smtp.resend.com:2465: '{response}'" in result.remark
     assert remedy in result.remark
+
+
+def test_without_an_address_the_container_only_logs_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expired credentials show in no other check, and members get no password resets."""
+    result, query = _line(500, {"sent": True, "response": ""}, monkeypatch, to=None)
+    assert result.ok, result
+    assert "smtp.resend.com:2465 accepts the server's login; --mail ADDRESS sends" in result.remark
+    assert json.loads(query["command"][0]) == ["node", "-e", SEND_SCRIPT.read_text()]
+
+
+@pytest.mark.parametrize(("response", "code", "command", "remedy"), [REFUSALS[0], REFUSALS[4], REFUSALS[5]])
+def test_a_login_that_the_relay_refuses_or_does_not_answer_is_to_do(
+    response: str, code: str, command: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"sent": False, "response": response, "code": code, "command": command}
+    result, _query = _line(500, answer, monkeypatch, to=None)
+    assert result.ok is False
+    assert f"smtp.resend.com:2465 does not accept the server's login: '{response}'" in result.remark
+    assert remedy in result.remark
+
+
+def test_the_login_is_not_tried_without_a_container() -> None:
+    result = run_check("mail", subject_with({}))
+    assert (result.ok, "the server's container cannot be reached" in result.remark) == (None, True)
+    nomad = {f"nomad_{name}": "x" for name in ("ca_pem", "client_cert_pem", "client_key_pem", "token")}
+    away = HostStatus({"nomad_address": "http://127.0.0.1:1", **nomad})
+    result = run_check("mail", subject_with({}, host=away))
+    assert (result.ok, "the relay was not asked" in result.remark) == (None, True), "Nomad's fault has its own line"
 
 
 def test_a_server_that_sent_too_many_is_asked_through_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
