@@ -203,7 +203,19 @@ def test_every_panel_of_the_dashboards_has_data(store: Store) -> None:
 
 
 MIB = 1024 * 1024
-FAULTS: dict[str, tuple[str, Callable[[str, dict[str, str], float], float]]] = {
+Change = Callable[[str, dict[str, str], float], float | str]
+
+
+def _of_club(run: str, change: Callable[[float], float | str]) -> Change:
+    """The change of a series of this run of one club."""
+    return lambda _name, labels, value: (
+        change(value) if (labels.get("club"), labels.get("run")) == ("club1", run) else value
+    )
+
+
+GOOD, FAILED = "pds_run_good_timestamp_seconds", "pds_run_failed_timestamp_seconds"
+
+FAULTS: dict[str, tuple[str, Change]] = {
     "TargetDown": ("up", lambda _name, labels, value: 0 if labels["job"] == "pds" else value),
     "HostMemoryLow": ("nomad_client_host_memory_available", lambda *_: 150 * MIB),
     "TaskMemoryHigh": (
@@ -215,18 +227,17 @@ FAULTS: dict[str, tuple[str, Callable[[str, dict[str, str], float], float]]] = {
         "pds_club_used_bytes",
         lambda _name, labels, value: 4.9e9 if labels.get("club") == "club1" else value,
     ),
-    "ClubBackupOld": (
-        "pds_run_good_timestamp_seconds",
-        lambda _name, labels, value: (
-            value - 90000 if labels.get("club") == "club1" and labels["run"] == "backup" else value
-        ),
-    ),
+    "ClubBackupOld": (GOOD, _of_club("backup", lambda value: value - 90000)),
+    "ClubBackupNever": (GOOD, _of_club("backup", lambda _value: FAILED)),
+    "ClubDrillOld": (GOOD, _of_club("drill", lambda value: value - 9 * 86400)),
+    "ClubDrillNever": (GOOD, _of_club("drill", lambda _value: FAILED)),
+    "ClubFindings": ("pds_run_findings", _of_club("drill", lambda _value: 1)),
     "MetricsDiskFull": ("vm_storage_is_read_only", lambda *_: 1),
 }
-"""Each rule that a lasting value breaks, its series, and that value."""
+"""Each rule that a lasting value breaks, its series, and that value, or the series that is there instead."""
 
 
-def history(store: Store, case: str, change: Callable[[str, dict[str, str], float], float], name: str) -> None:
+def history(store: Store, case: str, change: Change, name: str) -> None:
     """Give the store the present values as 20 minutes of a host `case`, with `change` of the series `name`."""
     now, lines = time.time(), []
     for item in store.query('{job!="",case=""}'):
@@ -234,7 +245,8 @@ def history(store: Store, case: str, change: Callable[[str, dict[str, str], floa
         series = labels.pop("__name__")
         if series in MOMENTARY:
             continue
-        value = change(series, labels, value) if series == name else value
+        changed = change(series, labels, value) if series == name else value
+        series, value = (changed, value) if isinstance(changed, str) else (series, changed)
         text = ",".join(f"{key}={json.dumps(label)}" for key, label in {**labels, "case": case}.items())
         lines += [f"{series}{{{text}}} {value} {int((now - 30 * step) * 1000)}" for step in range(40)]
     store.client.post("/api/v1/import/prometheus", content="\n".join(lines)).raise_for_status()

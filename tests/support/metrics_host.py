@@ -8,7 +8,7 @@ from tests.support.host_machine import FILES, Machine
 
 
 def host(folder: Path) -> Machine:
-    """A host with two clubs on its volume, whose backups are fresh."""
+    """A host with two clubs on its volume, whose backups and drills are fresh."""
     machine = Machine(folder / "root", folder / "stands")
     machine.root.mkdir()
     machine.stands.mkdir()
@@ -24,7 +24,7 @@ def host(folder: Path) -> Machine:
     )
     for home in ("pds", "clubs/pds-club0", "clubs/pds-club1"):
         machine.file(f"srv/nomad/{home}/.run-status/backup.json", status(5))
-    machine.file("srv/nomad/pds/.run-status/drill.json", status(60))
+        machine.file(f"srv/nomad/{home}/.run-status/drill.json", status(60))
     return machine
 
 

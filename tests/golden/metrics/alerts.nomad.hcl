@@ -80,7 +80,7 @@ job "pds-alerts" {
       }
 
       template {
-        script "rules.json" sha256:13122385702bba2cb0254e354c210ea676a1c1ec34f916aba71eb5de49cbbeff
+        script "rules.json" sha256:43fffb823e6e7ef9242dbc8bebf46995216fcf3338448788de9b391f489cf5a1
       }
 
       template {
