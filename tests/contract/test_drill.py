@@ -338,6 +338,28 @@ def test_reports_a_version_that_migrates_a_database(drill: Drill) -> None:
     assert "MIGRATES account.sqlite 007" in drill.serve(TRIAL="candidate")
 
 
+_MIGRATES_A_STORE = """
+import { DatabaseSync } from "node:sqlite";
+const db = new DatabaseSync(STORE);
+db.exec("insert into kysely_migration values ('099', '2026-01-01T00:00:00.000Z')");
+db.close();
+"""
+
+
+@one_line
+def test_reports_a_version_that_migrates_the_accounts_databases(drill: Drill, tmp_path: Path) -> None:
+    """Going back is a restore then, although account.sqlite and sequencer.sqlite stay as they are."""
+    drill.upgrade_trial(TRIAL="candidate")
+    first = json.loads((drill.fetched / MANIFEST).read_text())["accounts"][0]
+    store = json.dumps(str(drill.fetched / repo_path(first) / "store.sqlite"))
+    entry = tmp_path / "migrating.mjs"
+    entry.write_text(
+        _MIGRATES_A_STORE.replace("STORE", store) + f"await import({json.dumps(str(SERVERS / 'pds.mjs'))});"
+    )
+    output = drill.serve(TRIAL="candidate", TRIAL_ENTRY=str(entry))
+    assert [line for line in output.splitlines() if line.startswith("MIGRATES")] == ["MIGRATES store.sqlite 099"]
+
+
 def test_version_older_than_the_data_is_reported_as_needing_a_restore(drill: Drill) -> None:
     drill.upgrade_trial(TRIAL="candidate")
     _in_accounts(drill, "insert into kysely_migration values ('099', '2026-01-01T00:00:00.000Z')")

@@ -83,7 +83,8 @@ function report(manifest, found) {
 
 async function serve(manifest, found) {
   const began = Date.now();
-  const before = drill ? null : migrations();
+  const databases = ["account.sqlite", "sequencer.sqlite", ...storeOf(manifest, found.left)];
+  const before = drill ? null : migrations(databases);
   const server = new Server(copy);
   try {
     await server.start();
@@ -109,18 +110,24 @@ async function serve(manifest, found) {
     await server.stop();
   }
   if (drill || found.problems.length > 0) return;
-  for (const name of migrations()) if (!before.includes(name)) console.log(`MIGRATES ${name}`);
+  for (const name of migrations(databases)) if (!before.includes(name)) console.log(`MIGRATES ${name}`);
 }
 
-/** The applied migrations of the server's databases, as "account.sqlite 007". */
-function migrations() {
+/** The database of the first account that is served: each account's has the same migrations. */
+function storeOf(manifest, left = []) {
+  const did = manifest.accounts.find((did) => did in manifest.repositories && !left.includes(did));
+  return did ? [path.join(home(did), "store.sqlite")] : [];
+}
+
+/** The applied migrations of these databases of the server, as "account.sqlite 007". */
+function migrations(databases) {
   const app = createRequire(path.join(process.cwd(), "x.js"));
   const Database = createRequire(app.resolve("@atproto/pds/package.json"))("better-sqlite3");
-  return ["account.sqlite", "sequencer.sqlite"].flatMap((name) => {
+  return databases.flatMap((name) => {
     const db = new Database(path.join(copy, name), { fileMustExist: true });
     try {
       const names = db.prepare("select name from kysely_migration order by name").pluck().all();
-      return names.map((migration) => `${name} ${migration}`);
+      return names.map((migration) => `${path.basename(name)} ${migration}`);
     } finally {
       db.close();
     }
