@@ -15,13 +15,23 @@ from typing import Any
 from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
 from cli.drift import job_drift
 from cli.drift.missing_variables import missing_variables
-from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
+from cli.drift.unapplied import unapplied
+from cli.lib.nomad_exec import (
+    TruncatedOutputError,
+    certificate_end,
+    nomad_access,
+    nomad_api,
+    run_in_container,
+    running_allocation,
+)
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.render.jobs.alerts import ENTRY as ALERTS
 from components.render.jobs.alerts import JOB as ALERTS_JOB
 from components.render.jobs.alerts import VOLUME_PERCENT, patience
 from components.render.jobs.common import space_remedy
+from components.render.jobs.backup import JOB as BACKUP_JOB
+from components.render.jobs.drill import JOB as DRILL_JOB
 from components.render.jobs.unreferenced_blobs import JOB as UNREFERENCED_BLOBS_JOB
 from components.render.jobs.unreferenced_blobs import RUN_STATUS, is_requested
 from components.render.metrics.files import targets
@@ -37,6 +47,7 @@ _ALERTS_LONGEST = timedelta(hours=1)
 """Four runs of the alerts job."""
 _AHEAD = timedelta(hours=1)
 """The clocks of this machine and the host differ by less."""
+_CERTIFICATE_DAYS = 30  # it is renewed by an `up` in its last two months (components/host/certificates.py)
 _NAMED = 5  # findings in one line
 _MIB = 1024  # KiB
 _TRIES = 5
@@ -110,7 +121,28 @@ def nomad(subject: Subject) -> CheckVerdict:
             f"it lacks {', '.join(gone)}: tasks that read a variable do not start again without it. `./pds repair "
             f"{subject.stack}` writes it again. `up` alone does not detect it."
         )
-    return passed("it answers, and knows this stack's tokens and variables")
+    return _certificate(subject, host)
+
+
+def _certificate(subject: Subject, host: HostStatus) -> CheckVerdict:
+    """Check when the client certificate ends: every command that asks Nomad fails after that."""
+    answers = "it answers, and knows this stack's tokens and variables"
+    end = certificate_end(str(host.outputs["nomad_client_cert_pem"]))
+    if end is None:
+        return passed(answers)
+    days = (end - datetime.now(UTC)).days
+    if days >= _CERTIFICATE_DAYS:
+        return passed(f"{answers}. The client certificate ends on {end:%Y-%m-%d}")
+    on = subject.settings.on if subject.settings else None
+    remedy = f"`pulumi up --stack {on.stack if on and on.stack else subject.stack}` renews it"
+    if on and on.stack:
+        remedy += f", and `up` of {subject.stack} takes it over"
+    elif on:
+        remedy = "Write another one into the stack file ('on'), then `pulumi up`"
+    return failed(
+        f"the client certificate ends on {end:%Y-%m-%d}, in {days} days. After that no command reaches Nomad, `up` and "
+        f"a restore among them. {remedy}."
+    )
 
 
 def _remedy(subject: Subject) -> str:
@@ -211,6 +243,8 @@ def backup(subject: Subject) -> CheckVerdict:
         return skipped(_no_file(subject))
     if subject.settings.backup is None:
         return failed("none is configured. A lost volume loses every post. Add 'backup'.")
+    if verdict := _not_applied(subject, BACKUP_JOB):
+        return verdict
     hours = patience(subject.settings)["ALERTS_BACKUP_HOURS"]
     return _fresh(subject, "backup", int(hours), run)
 
@@ -221,8 +255,33 @@ def drill(subject: Subject) -> CheckVerdict:
         return skipped(_no_file(subject))
     if subject.settings.backup is None:
         return skipped("without backups there is nothing to restore")
+    if verdict := _not_applied(subject, DRILL_JOB):
+        return verdict
     hours = patience(subject.settings)["ALERTS_DRILL_HOURS"]
     return _fresh(subject, "drill", int(hours), f"`./pds drill {subject.stack}` makes one now and shows its output.")
+
+
+def _not_applied(subject: Subject, job: str) -> CheckVerdict | None:
+    """Return the verdict on a job that the stack file asks for and no `up` has registered; None if there is one."""
+    if subject.state is None or job in subject.state.ids("Job"):
+        return None
+    return failed(
+        f"'backup' is in the stack file and not applied: the state has no job {job}. Run `pulumi up --stack "
+        f"{subject.stack}`."
+    )
+
+
+def applied(subject: Subject) -> CheckVerdict:
+    """Check that the last `up` applied the stack file and the program as they are now."""
+    if subject.program is None:
+        return skipped(_no_file(subject))
+    if subject.state is None or not subject.state.resources:
+        return skipped(_NO_UP)
+    names = unapplied(subject.program, subject.state)
+    if not names:
+        return passed("the last `up` applied the stack file and the program as they are here")
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return failed(f"not applied: {', '.join(names[:_NAMED])}{more}. Run `pulumi up --stack {subject.stack}`.")
 
 
 def _no_file(subject: Subject) -> str:

@@ -1,8 +1,8 @@
 """The checks in order, and the report."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pulumi
@@ -16,6 +16,9 @@ from cli.lib.stack import Stack, StackError, State, digitalocean_token
 from components.clients.errors import ServiceError
 from components.settings.sections.settings import Settings
 from offline.stackfile import StackFileError, evaluate_stack, read_settings
+
+if TYPE_CHECKING:
+    from offline.mock_engine import Evaluation
 
 Check = Callable[[Subject], CheckVerdict]
 
@@ -43,6 +46,7 @@ INDEPENDENT_CHECKS: tuple[tuple[str, Check], ...] = (
     ("firewall", digitalocean.firewall),
     ("account", digitalocean.things),
     ("host", project.host),
+    ("applied", host.applied),
     ("escrow", project.escrow_made),
     ("relay", relays.relays),
 )
@@ -130,7 +134,7 @@ def subject_of(
         second = Site.at(hostname, where, ca_file, source) if source else None
     except (OSError, ValueError) as error:
         raise StackError(f"--at or --ca: {error}") from None
-    settings, resolves, configuration = _from_stack_file(stack)
+    settings, evaluation = _from_stack_file(stack)
     token = digitalocean_token(stack)
     return Subject(
         stack=stack.name,
@@ -138,10 +142,11 @@ def subject_of(
         site=site,
         second=second,
         escrow=settings.pds.escrow if settings else "pending",
-        configuration=configuration,
+        configuration=evaluation.one("pds-server-ready").inputs["configuration"] if evaluation else None,
         nameservers=tuple(settings.dns.nameservers) if settings else (),
         settings=settings,
-        resolves=resolves,
+        resolves=evaluation.one("pds-dns-ready").inputs if evaluation else None,
+        program=_resources(evaluation) if evaluation else None,
         state=_state(stack),
         account=DigitalOceanAccount(token) if token else None,
         host=HostStatus(outputs),
@@ -157,11 +162,15 @@ def _state(stack: Stack) -> State | None:
         return None
 
 
-def _from_stack_file(stack: Stack) -> tuple[Settings | None, Mapping[str, Any] | None, str | None]:
-    """Return its settings, the program's name servers for the hostname, and the hash of its rendered cloud-init."""
+def _from_stack_file(stack: Stack) -> "tuple[Settings | None, Evaluation | None]":
+    """Return its settings and the program evaluated for it; None if the file cannot be read."""
     try:
-        settings, evaluation = read_settings(stack.name, stack.root), evaluate_stack(stack.name)
+        return read_settings(stack.name, stack.root), evaluate_stack(stack.name)
     except (StackFileError, pulumi.RunError, ValueError):
-        return None, None, None
-    ready, resolves = evaluation.one("pds-server-ready").inputs, evaluation.one("pds-dns-ready").inputs
-    return settings, resolves, ready["configuration"]
+        return None, None
+
+
+def _resources(evaluation: "Evaluation") -> dict[str, str | None]:
+    """Return the names of its resources, with the text of each Nomad job."""
+    own = [item for item in evaluation.resources if not item.type.startswith("pulumi:")]
+    return {item.name: item.inputs.get("jobspec") for item in own}

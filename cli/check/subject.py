@@ -54,6 +54,9 @@ class Subject:
     """Addresses (`IP` or `IP:PORT`) to query for handles; empty for the system's."""
     settings: Settings | None = None
     """The stack file's settings; None if it cannot be read here."""
+    program: Mapping[str, str | None] | None = None
+    """Names of the resources that the program registers now, with the text of each Nomad job; None if the stack file
+    cannot be read here."""
     resolves: Mapping[str, Any] | None = None
     """The program's parameters for resolving the hostname: `zone` and `issuer`."""
     state: State | None = None

@@ -7,9 +7,11 @@ import base64
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from cryptography import x509
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from cli.lib.websocket import connect
@@ -41,6 +43,14 @@ def nomad_api(nomad: Mapping[str, str]) -> NomadApi:
         nomad["token"],
         nomad.get("namespace", "default"),
     )
+
+
+def certificate_end(pem: str) -> datetime | None:
+    """Return the end of a certificate; None if the text is no certificate, as for a Nomad without TLS."""
+    try:
+        return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc
+    except ValueError:
+        return None
 
 
 def running_allocation(api: NomadApi, job: str = JOB) -> str | None:

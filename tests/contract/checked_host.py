@@ -42,6 +42,7 @@ ELSEWHERE = {
         "records",
         "firewall",
         "account",
+        "applied",
         "Nomad",
         "jobs",
         "disk",

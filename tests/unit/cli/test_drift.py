@@ -76,7 +76,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with (
         serve(
             FakeNomad(
-                tokens={MANAGEMENT: "accessor-1", PROGRAM: "accessor-2"}, jobs={"pds": 40}, variables={SECRETS: {}}
+                tokens={MANAGEMENT: "accessor-1", PROGRAM: "accessor-2"},
+                jobs={"pds": 40, "pds-backup": 41, "pds-drill": 42},
+                variables={SECRETS: {}},
             )
         ) as nomad,
         owner(tmp_path, monkeypatch) as alice,
@@ -84,6 +86,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         ip = alice.made["pds-host-network-ip"][2]
         job = ("pds-server-job", "nomad:index/job:Job", "pds", {"modifyIndex": "40", "jobspec": JOB})
         alice.made["pds-server-job"] = job
+        for role, index in (("backup", "41"), ("drill", "42")):
+            name = f"pds-backup-{role}-job"
+            alice.made[name] = (name, "nomad:index/job:Job", f"pds-{role}", {"modifyIndex": index})
         variable = {"path": SECRETS, "namespace": "default"}
         alice.made["pds-server-secrets"] = ("pds-server-secrets", "nomad:index/variable:Variable", SECRETS, variable)
         add_alerts(alice)
@@ -116,6 +121,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
                     metrics={"store": True},
                 ),
                 resolves={"zone": ZONE, "issuer": "letsencrypt.org"},
+                program={name: outputs.get("jobspec") for name, _kind, _id, outputs in alice.made.values()},
                 account=account,
             )
             yield World(alice, nomad, records, subject, healthy_container())
@@ -157,6 +163,16 @@ def _raise_threshold(world: World) -> None:
 def _deleted(path: str, name: str) -> Callable[[World], Any]:
     """Deletes a resource of the account."""
     return lambda world: world.alice.client.ask("DELETE", f"{path}/{world.alice.made[name][2]}", status=204)
+
+
+def _edit_file(world: World) -> None:
+    program = {**world.subject.program, "pds-server-job": f"{JOB} # newer"}  # type: ignore[dict-item]
+    world.subject = replace(world.subject, program=program)
+
+
+def _never_applied(world: World) -> None:
+    del world.alice.made["pds-backup-backup-job"]
+    world.alice.remember()
 
 
 def _edit(world: World) -> None:
@@ -275,6 +291,15 @@ LOSSES: dict[str, Loss] = {
         check="jobs",
         remark="pds: it is not there",
         repaired={"pds-server-job"},
+    ),
+    "an `up` after an edit of the stack file": Loss(
+        cause=_edit_file, check="applied", remark="not applied: pds-server-job. Run `pulumi up --stack dev`"
+    ),
+    "an `up` after 'backup' was added": Loss(
+        cause=_never_applied, check="backup", remark="not applied: the state has no job pds-backup"
+    ),
+    "the volume's answer": Loss(
+        cause=lambda world: world.container.update(used=None, free=None), check="disk", remark="does not answer"
     ),
     "space on the volume": Loss(
         cause=lambda world: world.container.update(used=80, free=20),

@@ -54,3 +54,27 @@ def test_account_checks_are_unknown_without_a_digitalocean_token(world: World) -
         ok, remark = world.result(name)
         assert ok is None
         assert "DIGITALOCEAN_TOKEN" in remark
+
+
+def test_names_what_an_up_would_create_change_or_remove(world: World) -> None:
+    program = {**world.subject.program, "pds-alerts-job": "job"}  # type: ignore[dict-item]
+    del program["pds-backup-drill-job"]
+    del program["pds-dns-a"]
+    world.subject = replace(world.subject, program=program)
+    assert "not applied: pds-alerts-job, pds-backup-drill-job." in world.result("applied")[1], "of others, `up` decides"
+    world.subject = replace(world.subject, program=None)
+    assert world.result("applied")[0] is None
+
+
+@pytest.mark.parametrize(
+    ("days", "ok", "remark"), [(200.5, True, "The client certificate ends on 20"), (20.5, False, "in 20 days.")]
+)
+def test_says_when_the_client_certificate_ends_and_fails_while_an_up_still_reaches_nomad(
+    world: World, days: float, ok: bool, remark: str
+) -> None:
+    pem = Authority().issue(ZONE, days=days).cert_pem
+    world.subject = replace(world.subject, outputs={**world.subject.outputs, "nomad_client_cert_pem": pem})
+    result = world.result("Nomad")
+    assert result[0] is ok
+    assert remark in result[1]
+    assert ok or "`pulumi up --stack dev` renews it" in result[1]
