@@ -78,3 +78,14 @@ def test_says_when_the_client_certificate_ends_and_fails_while_an_up_still_reach
     assert result[0] is ok
     assert remark in result[1]
     assert ok or "`pulumi up --stack dev` renews it" in result[1]
+
+
+def test_says_that_buckets_were_not_looked_at(world: World) -> None:
+    """Versioning that was suspended ends the 30 days that protect backups against a stolen key."""
+    assert "buckets" not in world.result("account")[1]
+    bucket = ("pds-backup-bucket", "digitalocean:index/spacesBucket:SpacesBucket", "pds-dev", {})
+    world.alice.made["pds-backup-bucket"] = bucket
+    world.alice.remember()
+    ok, remark = world.result("account")
+    assert ok
+    assert "its buckets were not looked at" in remark
