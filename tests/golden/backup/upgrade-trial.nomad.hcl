@@ -200,7 +200,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "serve.cjs" sha256:15dafa0f344f00467e172616828557688da061ec17d2cb895e15ee780f708bc1
+        script "serve.cjs" sha256:2c43616a5325c221150415c3146fb1c2deb5671b6d048e0dba9253828d4e5777
       }
 
       template {
@@ -228,7 +228,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "verify.cjs" sha256:eb4da99612132e23f17613e5b3338f5addb7ef52ff133893e31a0ec44d7017c9
+        script "verify.cjs" sha256:8ec70d5ae4d019c651bd20af1125e49432f30f97aaebe717393a84bac6b7e647
       }
 
       template {

@@ -122,7 +122,11 @@ job "pds-drill" {
       }
 
       template {
-        script "drill.cjs" sha256:8f25d304fe0f6ba1cda3866c04f1397db18ba437c981fe5f32aa5bb2d3d17125
+        script "drill.cjs" sha256:d5c73563b9fed62c0fc7ed85c6d72f721412594a585f777aec1912fd30315faf
+      }
+
+      template {
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
@@ -130,11 +134,7 @@ job "pds-drill" {
       }
 
       template {
-        script "verify.cjs" sha256:eb4da99612132e23f17613e5b3338f5addb7ef52ff133893e31a0ec44d7017c9
-      }
-
-      template {
-        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
+        script "verify.cjs" sha256:8ec70d5ae4d019c651bd20af1125e49432f30f97aaebe717393a84bac6b7e647
       }
 
       template {
@@ -290,7 +290,7 @@ job "pds-drill" {
       }
 
       template {
-        script "serve.cjs" sha256:15dafa0f344f00467e172616828557688da061ec17d2cb895e15ee780f708bc1
+        script "serve.cjs" sha256:2c43616a5325c221150415c3146fb1c2deb5671b6d048e0dba9253828d4e5777
       }
 
       template {
@@ -310,7 +310,7 @@ job "pds-drill" {
       }
 
       template {
-        script "verify.cjs" sha256:eb4da99612132e23f17613e5b3338f5addb7ef52ff133893e31a0ec44d7017c9
+        script "verify.cjs" sha256:8ec70d5ae4d019c651bd20af1125e49432f30f97aaebe717393a84bac6b7e647
       }
 
       template {

@@ -140,7 +140,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:cf0f8d26d383e1d557d2b6657c670d72034fc698c127f897cf479353817b1c46
+        script "restore.cjs" sha256:1fc5c94b05d99f17da934a2c485f7fed0234fee2589934f9eedafe4fd11319f4
       }
 
       template {
@@ -184,15 +184,15 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_one.cjs" sha256:7ceb5da1e7a21f3a0ff2031d717b5bd2ad2291e7bcc10517c5a34225d31147a5
+        script "restore_one.cjs" sha256:2c96e69e1f3aa910da8dc8188050367f76213c95129e8bbe01cee86a2884b033
       }
 
       template {
-        script "restore_world.cjs" sha256:bfd3da519e2bdf1bb302a9bc6de3b09ec5ec0b780f3c4d86c74b7860b4919c7c
+        script "restore_world.cjs" sha256:dc23991d9ab25801edabfba3ae4570edcddc579ed94a6e4922c502d727d342c0
       }
 
       template {
-        script "verify.cjs" sha256:eb4da99612132e23f17613e5b3338f5addb7ef52ff133893e31a0ec44d7017c9
+        script "verify.cjs" sha256:8ec70d5ae4d019c651bd20af1125e49432f30f97aaebe717393a84bac6b7e647
       }
 
       template {
