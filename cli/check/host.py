@@ -6,31 +6,21 @@ job of the host writes to DATA/.run-status is `HostStatus.run_statuses["its name
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
+from cli.check.subject import CheckVerdict, HostStatus, Subject, failed, passed, skipped
 from cli.drift import job_drift
 from cli.drift.missing_variables import missing_variables
 from cli.drift.unapplied import unapplied
-from cli.lib.nomad_exec import (
-    TruncatedOutputError,
-    certificate_end,
-    nomad_access,
-    nomad_api,
-    run_in_container,
-    running_allocation,
-)
+from cli.lib.nomad_exec import certificate_end, running_allocation
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.render.jobs.alerts import ENTRY as ALERTS
 from components.render.jobs.alerts import JOB as ALERTS_JOB
 from components.render.jobs.alerts import VOLUME_PERCENT, patience
-from components.render.jobs.common import space_remedy
 from components.render.jobs.backup import JOB as BACKUP_JOB
+from components.render.jobs.common import space_remedy
 from components.render.jobs.drill import JOB as DRILL_JOB
 from components.render.jobs.unreferenced_blobs import JOB as UNREFERENCED_BLOBS_JOB
 from components.render.jobs.unreferenced_blobs import RUN_STATUS, is_requested
@@ -39,8 +29,6 @@ from components.render.metrics.job import JOB as METRICS_JOB
 from components.render.metrics.job import TASK as METRICS_TASK
 from offline.stackfile import StackFileError, read_settings
 
-HOST_SCRIPT = Path(__file__).with_name("host.sh")
-STORE_SCRIPT = Path(__file__).with_name("metrics_targets.sh")
 _LONGEST = timedelta(hours=6)
 """No backup or drill lasts this long."""
 _ALERTS_LONGEST = timedelta(hours=1)
@@ -50,46 +38,6 @@ _AHEAD = timedelta(hours=1)
 _CERTIFICATE_DAYS = 30  # it is renewed by an `up` in its last two months (components/host/certificates.py)
 _NAMED = 5  # findings in one line
 _MIB = 1024  # KiB
-_TRIES = 5
-
-
-@dataclass(frozen=True)
-class HostStatus:
-    """A stack's Nomad and the container of its server, queried once. Raises ServiceError if they do not answer."""
-
-    outputs: Mapping[str, Any]
-
-    @cached_property
-    def api(self) -> NomadApi:
-        """Nomad, with the program's own token."""
-        return nomad_api(nomad_access(self.outputs))
-
-    @cached_property
-    def seen(self) -> Mapping[str, Any]:
-        """Return the output of `host.sh`; empty while no server runs."""
-        allocation = running_allocation(self.api)
-        if allocation is None:
-            return {}
-        command = ["sh", "-c", HOST_SCRIPT.read_text()]
-        for _ in range(_TRIES - 1):
-            try:
-                return dict(run_in_container(nomad_access(self.outputs), allocation, command, "its volume"))
-            except TruncatedOutputError:
-                continue
-        return dict(run_in_container(nomad_access(self.outputs), allocation, command, "its volume"))
-
-    def answering(self, allocation: str) -> frozenset[str]:
-        """Return the targets that answer the metrics store, which runs in this allocation."""
-        command = ["sh", "-c", STORE_SCRIPT.read_text()]
-        access = nomad_access(self.outputs)
-        answer = run_in_container(access, allocation, command, "the targets of the metrics store", METRICS_TASK)
-        return frozenset(item["metric"]["job"] for item in answer["data"]["result"] if item["value"][1] == "1")
-
-    @property
-    def run_statuses(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the files that jobs of the host wrote to DATA/.run-status, by name."""
-        statuses: Mapping[str, Mapping[str, Any]] = self.seen.get("run_status", {})
-        return statuses
 
 
 def _host(subject: Subject) -> HostStatus | None:

@@ -8,9 +8,8 @@ import httpx
 import pulumi
 
 from cli.check import digitalocean, dns, host, identity, mail, project, relays, server
-from cli.check.host import HostStatus
 from cli.check.site import Site
-from cli.check.subject import CheckVerdict, Subject, failed
+from cli.check.subject import CheckVerdict, HostStatus, Subject, failed
 from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
 from cli.lib.stack import Stack, StackError, State, digitalocean_token
 from components.clients.errors import ServiceError

@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from cli.check.site import Site
 from cli.lib.digitalocean import DigitalOceanAccount
+from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
 from cli.lib.stack import State
+from components.clients.nomad import NomadApi
+from components.render.metrics.job import TASK as METRICS_TASK
 from components.settings.checks.pds_env import read_env_file
 from components.settings.sections.settings import Settings
 
-if TYPE_CHECKING:
-    from cli.check.host import HostStatus
+HOST_SCRIPT = Path(__file__).with_name("host.sh")
+STORE_SCRIPT = Path(__file__).with_name("metrics_targets.sh")
+_TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,45 @@ def failed(remark: str) -> CheckVerdict:
 def skipped(remark: str) -> CheckVerdict:
     """Skipped; `remark` has the reason."""
     return CheckVerdict(ok=None, remark=remark)
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """A stack's Nomad and the container of its server, queried once. Raises ServiceError if they do not answer."""
+
+    outputs: Mapping[str, Any]
+
+    @cached_property
+    def api(self) -> NomadApi:
+        """Nomad, with the program's own token."""
+        return nomad_api(nomad_access(self.outputs))
+
+    @cached_property
+    def seen(self) -> Mapping[str, Any]:
+        """Return the output of `host.sh`; empty while no server runs."""
+        allocation = running_allocation(self.api)
+        if allocation is None:
+            return {}
+        command = ["sh", "-c", HOST_SCRIPT.read_text()]
+        for _ in range(_TRIES - 1):
+            try:
+                return dict(run_in_container(nomad_access(self.outputs), allocation, command, "its volume"))
+            except TruncatedOutputError:
+                continue
+        return dict(run_in_container(nomad_access(self.outputs), allocation, command, "its volume"))
+
+    def answering(self, allocation: str) -> frozenset[str]:
+        """Return the targets that answer the metrics store, which runs in this allocation."""
+        command = ["sh", "-c", STORE_SCRIPT.read_text()]
+        access = nomad_access(self.outputs)
+        answer = run_in_container(access, allocation, command, "the targets of the metrics store", METRICS_TASK)
+        return frozenset(item["metric"]["job"] for item in answer["data"]["result"] if item["value"][1] == "1")
+
+    @property
+    def run_statuses(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the files that jobs of the host wrote to DATA/.run-status, by name."""
+        statuses: Mapping[str, Mapping[str, Any]] = self.seen.get("run_status", {})
+        return statuses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +108,7 @@ class Subject:
     """The engine's state; None if it cannot be read here."""
     account: DigitalOceanAccount | None = None
     """The DigitalOcean account; None without a token."""
-    host: "HostStatus | None" = None
+    host: HostStatus | None = None
     """Nomad and the server's container; None if they are not to be queried."""
     mail: str | None = None
     """Address of an account that gets a message."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cli.check.host import HOST_SCRIPT, STORE_SCRIPT
+from cli.check.subject import HOST_SCRIPT, STORE_SCRIPT
 from tests.support.host_machine import tool
 from tests.support.serving import LOOPBACK, served
 

@@ -11,11 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from cli import app
-from cli.check.host import HostStatus
 from cli.check.mail import SEND_SCRIPT
 from cli.check.run import CheckResult, run_check
 from cli.check.site import Site
-from cli.check.subject import Subject
+from cli.check.subject import HostStatus, Subject
 from components.clients import dns
 from components.clients.nomad import NomadApi
 from components.render.records import DnsRecord, mail_records

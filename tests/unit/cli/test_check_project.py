@@ -5,9 +5,8 @@ from typing import cast
 import pytest
 
 from cli.check import project
-from cli.check.host import HostStatus
 from cli.check.site import Site
-from cli.check.subject import CheckVerdict, Subject
+from cli.check.subject import CheckVerdict, HostStatus, Subject
 from tests.support.answers import Answer, Answers
 from tests.support.programs import settings_of
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from cli.check.host import HostStatus
 from cli.check.run import run_check
 from cli.check.site import Site
-from cli.check.subject import Subject
+from cli.check.subject import HostStatus, Subject
 from cli.drift import repair
 from tests.e2e.environment.api_client import FIREWALL
 from tests.support import fake_dns

@@ -83,8 +83,8 @@ def test_says_when_the_client_certificate_ends_and_fails_while_an_up_still_reach
 def test_says_that_buckets_were_not_looked_at(world: World) -> None:
     """Versioning that was suspended ends the 30 days that protect backups against a stolen key."""
     assert "buckets" not in world.result("account")[1]
-    bucket = ("pds-backup-bucket", "digitalocean:index/spacesBucket:SpacesBucket", "pds-dev", {})
-    world.alice.made["pds-backup-bucket"] = bucket
+    kind = "digitalocean:index/spacesBucket:SpacesBucket"
+    world.alice.made["pds-backup-bucket"] = ("pds-backup-bucket", kind, "pds-dev", {})
     world.alice.remember()
     ok, remark = world.result("account")
     assert ok
