@@ -177,10 +177,16 @@ def last_backup_is_restorable(api: NomadApi, without: Sequence[str] = ()) -> boo
     return nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), _DEADLINE)
 
 
-def restore_data(stack: Stack, settings: Settings, request: RestoreRequest, api: NomadApi) -> bool:
+def restore_data(
+    stack: Stack,
+    settings: Settings,
+    request: RestoreRequest,
+    api: NomadApi,
+    show: Callable[[str], None] = print,
+) -> bool:
     """Fetch the snapshot on the host of the paused PDS and put it in place; return whether that succeeded. Raises as
     above."""
-    return nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, _meta(stack, settings, request)), _DEADLINE)
+    return nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, _meta(stack, settings, request)), _DEADLINE, show)
 
 
 def start_again(stack: Stack, settings: Settings, *, yes: bool, env: Mapping[str, str] | None = None) -> None:

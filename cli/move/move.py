@@ -9,10 +9,8 @@ from dataclasses import replace
 from typing import NoReturn
 
 from cli.backups.restore import (
-    RestoreRequest,
     back_up,
     last_backup_is_restorable,
-    restore_data,
     start_again,
     step,
     with_backup,
@@ -21,7 +19,7 @@ from cli.lib import nomad_jobs
 from cli.lib.apply import change, change_together, moved_to, pause, up
 from cli.lib.stack import Stack, StackError
 from cli.move import destination as places
-from cli.move import progress, second_place
+from cli.move import arrival, progress, second_place
 from cli.move.destination import Destination, MoveError, destination
 from cli.move.progress import MoveProgress, StackHost
 from cli.move.recorded_place import refuse_older_file
@@ -181,14 +179,7 @@ def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
     step(4, f"Restore backup {note.snapshot} on {note.to}.")
     api = nomad_jobs.stack_nomad_api(club)
     _wait(api)
-    # It has the old server's last event, so no relay has to report its cursor, and no account can be newer or have left
-    # since: the directory need not answer for each.
-    request = RestoreRequest(snapshot=note.snapshot, sequence=1, old_data=False, without_directory=True)
-    if not restore_data(club, settings, request, api):
-        print(
-            f"\nThe PDS is paused, and its data are on {note.source} as they were. Fix the fault above and "
-            f"repeat the command, or start it there: './pds move {club.name} {note.source.flags}'."
-        )
+    if not arrival.restore_backup(club, settings, note, api):
         return False
     progress.write(club, replace(note, opened=True))
     return True

@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from cli.check.plc_documents import directory_data
-from cli.snapshot.verify import from_plc
+from cli.snapshot.verify import MANIFEST, from_plc
 from components.clients import pds_admin
 from offline.mock_engine import ROOT
 from tests.contract.club import Club, Member, founded
@@ -202,6 +202,13 @@ class Restore:
                 raise
         assert running.returncode == code, said
         return said
+
+    def let_data_be_of_an_earlier_stay(self) -> None:
+        """Let the data on the volume have no event that the fetched snapshot lacks, as when a server has moved away."""
+        known = json.loads((self.data.path / ".restore" / "fetched" / MANIFEST).read_text())["sequence"]
+        with closing(sqlite3.connect(self.data.path / "sequencer.sqlite")) as db:
+            db.execute("delete from repo_seq where seq > ?", (known,))
+            db.commit()
 
     def plant(self, name: str, old: str, new: str) -> None:
         """Plant a defect in one of the programs."""

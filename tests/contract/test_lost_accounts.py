@@ -133,6 +133,7 @@ def test_accounts_that_a_restore_left_out_are_findings_and_no_refusal(in_place: 
     known = json.loads(path.read_text())
     others = [f"did:plc:{number:024}" for number in range(20)]
     path.write_text(json.dumps(known | {"accounts": [*known["accounts"], late, *others]}))
+    in_place.let_data_be_of_an_earlier_stay()
     in_place.run(NOMAD_META_old_data="no")
     for _ in range(2):
         in_place.data.take()

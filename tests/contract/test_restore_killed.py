@@ -40,7 +40,7 @@ would leave: the step and all before it are synchronous, and the program has no 
 
 _RESTORED = {
     *("account.sqlite", "sequencer.sqlite", "actors", "blocks", IDENTITY_FILE, BLOB_PLACE),
-    *(".departures.jsonl", ".restore", ".snapshot"),
+    *(".departures.jsonl", ".pds-restored.json", ".restore", ".snapshot"),
 }
 
 

@@ -268,6 +268,7 @@ def test_lost_blob_is_named_and_everything_else_is_restored(disaster: Restore) -
 
 
 def test_an_account_on_the_volume_of_an_earlier_stay_does_not_come_back_with_a_move(in_place: Restore) -> None:
+    in_place.let_data_be_of_an_earlier_stay()
     late, relay = in_place.scenario.late.did, in_place.relay
     with relay.answering() as url:
         output = in_place.run(PDS_CRAWLERS=url, NOMAD_META_old_data="no")

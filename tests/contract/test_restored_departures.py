@@ -150,5 +150,6 @@ def test_applied_entry_deletes_an_account_that_only_the_backup_has(disaster: Res
 def test_applied_entry_deletes_an_account_of_an_earlier_stay(in_place: Restore) -> None:
     """A move restores its own backup. What the volume has from before tells nothing of today's members."""
     did = in_place.scenario.writer.did
+    in_place.let_data_be_of_an_earlier_stay()
     in_place.run(NOMAD_META_delete=did, NOMAD_META_applied=did, NOMAD_META_old_data="no")
     assert _states(in_place, did) == []

@@ -14,6 +14,7 @@ const path = require("node:path");
 const departures = require("./account_events.cjs");
 const leftOutList = require("./left_out.cjs");
 const accountsOf = require("./restore_accounts.cjs");
+const moves = require("./restore_move.cjs");
 const request = require("./restore_request.cjs");
 const swaps = require("./restore_swap.cjs");
 const { Killed, NOT, checkAll, sentences } = require("./account_check.cjs");
@@ -54,6 +55,7 @@ async function restoreAll() {
   const found = await verified(source, (accounts) => (asking = documents(accounts, plc)));
   room(found.manifest);
   const before = oldData(data, notServing.held);
+  moves.refuseNewerData(before.newest, found.manifest);
   const departed = departures.merged(departures.lines(path.join(place, "list", departures.LIST)), before.list);
   const accounts = await choices(source, found, before, departed);
   const keys = new Map([...accounts.chosen].map(([did, { verdict }]) => [did, verdict.key]));
@@ -66,6 +68,7 @@ async function restoreAll() {
   const since = lastStatuses(departed, found.manifest.started, accounts.carried);
   const left = whoLeft({ there, created: ofThisStay(before), departed, since, statuses: told.statuses, wanted: wanted() });
   const done = await made(source, found, accounts, (now) => wholeJob(found, now, told, left));
+  moves.note(next);
   if (departed.length > 0) departures.write(list, departed);
   leftOutList.record(data, [...accounts.leftOut.keys()], found.manifest); // before the swap: a killed one is finished without it
   const todo = { step: "out", old: swaps.aside(data) };

@@ -17,13 +17,14 @@ const SILENT = 0.01; // share of the accounts that can be without an answer of t
 class Unknown extends Error {}
 
 /**
- * The readable part of the old data in `data`: account events, and the last numbers of events and repositories.
+ * The readable part of the old data in `data`: account events, and the last numbers of events (`sequence` as assigned,
+ * `newest` as stored) and repositories.
  * `accounts` is an open connection to the old account database, or undefined. `created` maps a DID to the time at which
  * its account was made there.
  */
 function oldData(data, accounts) {
   const list = departures.lines(path.join(data, departures.LIST));
-  const before = { list, sequence: 0, revisions: {}, accounts: null, created: {} };
+  const before = { list, sequence: 0, newest: 0, revisions: {}, accounts: null, created: {} };
   const sequencer = path.join(data, "sequencer.sqlite");
   try {
     before.revisions = Object.fromEntries(accounts?.prepare("select did, rev from repo_root").raw().all() ?? []);
@@ -36,6 +37,7 @@ function oldData(data, accounts) {
   try {
     const db = new Database(sequencer, { readonly: true, fileMustExist: true });
     before.sequence = db.prepare("select seq from sqlite_sequence where name = 'repo_seq'").pluck().get() ?? 0;
+    before.newest = db.prepare("select coalesce(max(seq), 0) from repo_seq").pluck().get();
     before.list = departures.merged(list, departures.events(db, list));
     db.close();
   } catch (error) {

@@ -139,7 +139,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:1fc5c94b05d99f17da934a2c485f7fed0234fee2589934f9eedafe4fd11319f4
+        script "restore.cjs" sha256:206d87cda3f84b77ba5d082306791283203ab4104119db2a6d3a3436383579f8
       }
 
       template {
@@ -156,6 +156,10 @@ job "pds-restore" {
 
       template {
         script "restore_accounts.cjs" sha256:7b71ae78a6c77fa0e7662d69ebc5473480a0bd6fadea5b64c5b13f0e67b39359
+      }
+
+      template {
+        script "restore_move.cjs" sha256:93143e4d305b81ed8c22fdc8ae690579344be2858fc528ef0f45cbe3c649c4b0
       }
 
       template {
@@ -187,7 +191,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_world.cjs" sha256:dc23991d9ab25801edabfba3ae4570edcddc579ed94a6e4922c502d727d342c0
+        script "restore_world.cjs" sha256:95a72f28f0ee29b62643f4b087df279670866ef89977c26ec3b62529e36176f5
       }
 
       template {

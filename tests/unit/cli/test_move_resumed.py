@@ -42,6 +42,17 @@ def test_a_failed_restore_keeps_the_new_server_paused_and_the_old_host_s_grant(
     assert "or start it there: './pds move chess --to dev'." in capsys.readouterr().out
 
 
+def test_does_not_advise_to_start_old_data_if_the_new_host_has_newer_ones(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.new.runs = [allocations("failed", "restore")]
+    alice.new.logs = {("restore", "stderr"): "REFUSED: NEWER DATA: a server has run on the data of this volume.\n"}
+    assert move.move(alice.club, "ground", yes=True) == 1
+    output = capsys.readouterr().out
+    assert "Do not start the PDS on dev before you know which data are current." in output
+    assert "./pds move chess --to dev" not in output, "an older file led here, and dev has the data of before the move"
+
+
 def test_the_old_host_keeps_its_grant_until_the_new_server_serves(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
