@@ -50,7 +50,8 @@ class RestoreRequest:
     deleted or taken down since. `sequence` is a number above every event that a relay saw, if no relay answers.
     `source` is the stack of the backups. Without `old_data` no account comes from the data on the volume.
     `without_directory` restores accounts whose identities the directory does not return, `without_departures` restores
-    without the list of the accounts that left.
+    without the list of the accounts that left. `whole` restores nothing if an account other than those in `without`
+    would be left out, or be an older copy.
     """
 
     snapshot: str = ""
@@ -62,6 +63,7 @@ class RestoreRequest:
     bring_back: tuple[str, ...] = ()
     source: Stack | None = None
     old_data: bool = True
+    whole: bool = False
     yes: bool = False
 
 
@@ -288,6 +290,7 @@ def _meta(stack: Stack, settings: Settings, request: RestoreRequest) -> dict[str
         "without_directory": "yes" if request.without_directory else "",
         "without_departures": "yes" if request.without_departures else "",
         "old_data": "" if request.old_data else "no",
+        "whole": "yes" if request.whole else "",
     }
 
 

@@ -56,12 +56,22 @@ def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: S
     if note is None:
         note = _begin(club, settings, place, without)
     if not note.opened:
+        note = _leave_behind(club, note, without)
         if note.within:
             second_place.grant(club, note.source, note.to, yes=yes)
         target = _leave(club, note, yes=yes) if _place(club) == note.source else destination(club, note.to)
         if not _arrive(club, target, yes=yes):
             return 1
     return _end(club, yes=yes)
+
+
+def _leave_behind(club: Stack, note: MoveProgress, without: Sequence[str]) -> MoveProgress:
+    """Add the accounts `without` to the note of a move that has begun; return the note."""
+    together = tuple(dict.fromkeys([*note.without, *without]))
+    if together != note.without:
+        note = replace(note, without=together)
+        progress.write(club, note)
+    return note
 
 
 def _refuse_third_place(club: Stack, note: MoveProgress) -> NoReturn:
@@ -117,7 +127,7 @@ def _begin(club: Stack, settings: Settings, to: StackHost, without: Sequence[str
     if settings.dns.provider == "manual":
         print("Its DNS records are created by hand. Change them to the new address after step 3.")
     _refuse_losses(club, without)
-    note = MoveProgress(source=source, to=to)
+    note = MoveProgress(source=source, to=to, without=tuple(without))
     progress.write(club, note)
     return note
 
@@ -202,6 +212,8 @@ def _end(club: Stack, *, yes: bool) -> int:
         )
         return 1
     step(6, f"Remove the club from {note.source}. Its data there are renamed and kept.")
+    if note.without:
+        print(f"These data are the last ones of {', '.join(note.without)} from before the move.")
     if note.within:
         second_place.withdraw(club, note.to, yes=yes)
     else:
@@ -212,6 +224,11 @@ def _end(club: Stack, *, yes: bool) -> int:
         f"and only you remove them. Run `./pds check {club.name}`, and `./pds escrow {club.name}` for an escrow with "
         "the new host."
     )
+    for did in note.without:
+        print(
+            f"LEFT BEHIND: {did} is deactivated on {note.to}. Restore its newest whole copy with `./pds restore "
+            f"{club.name} --only {did}`, and keep the old data on {note.source} until the member has everything back."
+        )
     return 0
 
 

@@ -43,12 +43,13 @@ class StackHost:
 @dataclass(frozen=True, kw_only=True)
 class MoveProgress:
     """The progress of a move. `snapshot` is the backup's id, once it is made of the paused PDS; `opened` whether the
-    new server may have run."""
+    new server may have run; `without` the DIDs of the accounts to leave behind."""
 
     source: StackHost
     to: StackHost
     snapshot: str = ""
     opened: bool = False
+    without: tuple[str, ...] = ()
 
     @property
     def within(self) -> bool:
@@ -66,6 +67,7 @@ def read(club: Stack) -> MoveProgress | None:
         to=StackHost.of(str(entry["to"])),
         snapshot=str(entry.get("snapshot") or ""),
         opened=bool(entry.get("opened")),
+        without=tuple(str(entry.get("without") or "").split()),
     )
 
 
@@ -93,5 +95,6 @@ def _values(note: MoveProgress) -> dict[str, str]:
         "to": str(note.to),
         "snapshot": note.snapshot,
         "opened": "true" if note.opened else "",
+        "without": " ".join(note.without),
     }
     return {key: value for key, value in values.items() if value}

@@ -10,17 +10,21 @@ import pytest
 
 from tests.contract.lines import one_line
 from tests.contract.restores import Restore, newest
+from tests.contract.test_damaged_accounts import lose_a_blob, overwrite_pages
 from tests.contract.test_restore import _content, _logged_in, _uris
+from tests.contract.test_restored_accounts import _fetched
 
 pytestmark = [pytest.mark.contract, one_line]
 
 MOVE = {"NOMAD_META_old_data": "no", "NOMAD_META_without_directory": "yes", "NOMAD_META_sequence": "1"}
-"""The parameters of `./pds move`."""
+"""The parameters of `./pds move`, but for `whole`."""
+
+WHOLE = MOVE | {"NOMAD_META_whole": "yes"}
 
 
 def _refused(restore: Restore, **change: str) -> str:
     before = _content(restore.data.path)
-    output = restore.run(code=1, **MOVE | change)
+    output = restore.run(code=1, **WHOLE | change)
     assert "REFUSED: " in output
     assert _content(restore.data.path) == before, "a refusal must change nothing"
     return output
@@ -62,3 +66,39 @@ def test_refuses_the_same_backup_again_after_the_restored_server_has_run(disaste
         disaster.scenario.club.post(_logged_in(server, disaster, disaster.scenario.writer.did), "on the new host")
     disaster.fetch()
     assert "NEWER DATA" in _refused(disaster)
+
+
+def test_refuses_to_leave_out_an_account_that_the_old_host_has_unless_its_name_is_given(disaster: Restore) -> None:
+    did = disaster.scenario.writer.did
+    overwrite_pages(_fetched(disaster), did)
+    output = _refused(disaster)
+    assert f"{did}: store.sqlite is damaged" in output
+    assert f"To move without them: --without {did}\n" in output
+    assert f"NOT RESTORED: {did}: you left it out" in disaster.run(**WHOLE, NOMAD_META_without=did)
+
+
+def test_refuses_an_account_of_which_the_backup_has_an_older_copy_only(disaster: Restore) -> None:
+    did = disaster.scenario.writer.did
+    _note_as_of(disaster, did, "2026-01-03T00:00:00.000Z")
+    assert f"{did}: the only whole copy is of 2026-01-03T00:00:00.000Z" in _refused(disaster)
+    assert f"AS OF 2026-01-03T00:00:00.000Z: {did}" in disaster.run(**MOVE), "`./pds restore` takes it"
+
+
+@pytest.mark.parametrize("damaged", ["yes", "no"])
+def test_refuses_losses_of_the_bucket_and_takes_those_of_the_old_host_along(disaster: Restore, damaged: str) -> None:
+    """A blob that the old host has lost as well must not stop a move for ever."""
+    did = disaster.scenario.writer.did
+    lose_a_blob(_fetched(disaster), did)
+    (disaster.data.path / ".restore" / "fetched.json").write_text(json.dumps({"seconds": 1, "damaged": damaged}))
+    if damaged == "yes":
+        assert f"{did}: the bucket has lost a part of it: blob bafkrei" in _refused(disaster)
+    else:
+        assert f"WITH LOSSES: {did}: blob bafkrei" in disaster.run(**WHOLE)
+
+
+def _note_as_of(restore: Restore, did: str, moment: str) -> None:
+    """Let the fetched snapshot have a copy of the account from an earlier backup, as if the newest could not be made."""
+    path = restore.data.path / ".restore" / "fetched" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["repositories"][did]["of"] = moment
+    path.write_text(json.dumps(manifest))

@@ -40,6 +40,7 @@ META = (
     "applied",
     "bring_back",
     "old_data",
+    "whole",
     "forget",
 )
 """Parameters of a run, as `fetch.sh`, `fetch_older.sh` and `restore.cjs` read them."""

@@ -131,4 +131,4 @@ unless the volume has the list, or the stack file has the account under 'delete'
     echo "note: $about"
 fi
 mv "$fetched.part" "$fetched"
-echo "{\"seconds\": $(($(date +%s) - began))}" >"$TARGET/fetched.json"
+echo "{\"seconds\": $(($(date +%s) - began)), \"damaged\": \"$damaged\"}" >"$TARGET/fetched.json"

@@ -68,6 +68,7 @@ async function restoreAll() {
   const since = lastStatuses(departed, found.manifest.started, accounts.carried);
   const left = whoLeft({ there, created: ofThisStay(before), departed, since, statuses: told.statuses, wanted: wanted() });
   const done = await made(source, found, accounts, (now) => wholeJob(found, now, told, left));
+  moves.refuseLosses(found, accounts);
   moves.note(next);
   if (departed.length > 0) departures.write(list, departed);
   leftOutList.record(data, [...accounts.leftOut.keys()], found.manifest); // before the swap: a killed one is finished without it

@@ -1,11 +1,13 @@
-// What the restore of a move refuses and `./pds restore` does not: newer data on the volume.
+// What the restore of a move refuses and `./pds restore` does not: newer data on the volume, and accounts that would not
+// arrive as the old host has them. The old host still has everything then, and its server can be started again.
 "use strict";
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { read } = require("./account_check.cjs");
+const { LOSSES, read, sentences } = require("./account_check.cjs");
 const { writeWhole } = require("./files.cjs");
-const { Refused, asked, data } = require("./restore_request.cjs");
+const { Refused, asked, data, dids } = require("./restore_request.cjs");
+const { places } = require("./restore_swap.cjs");
 
 const RESTORED = ".pds-restored.json"; // beside the restored data: the last event that the restore itself wrote
 
@@ -40,4 +42,37 @@ function refuseNewerData(newest, manifest) {
   );
 }
 
-module.exports = { note, refuseNewerData };
+/** Whether the bucket did not give all of the snapshot (fetch.sh). */
+function fetchedDamaged() {
+  if (asked("from") === "volume") return false;
+  try {
+    return JSON.parse(fs.readFileSync(path.join(places(data).place, "fetched.json"), "utf8")).damaged === "yes";
+  } catch {
+    return false;
+  }
+}
+
+/** Why the account would not arrive as the old host has it; null if it would, or if its losses are the old host's. */
+function lossOf(did, { manifest }, { chosen, leftOut }, damaged) {
+  if (leftOut.has(did)) return leftOut.get(did);
+  const { of, instead, verdict } = chosen.get(did) ?? {};
+  if (of || instead) return `the only whole copy is of ${of ?? "the data on this volume"}${instead ? `: ${instead}` : ""}`;
+  if (!damaged || verdict?.state !== LOSSES || manifest.findings[did]?.state === LOSSES) return null;
+  return `the bucket has lost a part of it: ${sentences(verdict)[0]}`;
+}
+
+/** With `whole`, refuses to replace the data if an account but those in `without` would be missing or be an older one. */
+function refuseLosses(found, accounts) {
+  if (asked("whole") !== "yes") return;
+  const damaged = fetchedDamaged();
+  const expected = found.manifest.accounts.filter((did) => !dids("without").includes(did));
+  const losses = expected.map((did) => [did, lossOf(did, found, accounts, damaged)]).filter(([, why]) => why);
+  if (losses.length === 0) return;
+  throw new Refused(
+    `${losses.length} of ${found.manifest.accounts.length} accounts would not arrive as they are on the old host. Nothing was ` +
+      `changed.\n  ${losses.map((loss) => loss.join(": ")).join("\n  ")}\n` +
+      `To move without them: ${losses.map(([did]) => `--without ${did}`).join(" ")}`
+  );
+}
+
+module.exports = { note, refuseLosses, refuseNewerData };

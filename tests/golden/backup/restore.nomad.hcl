@@ -5,7 +5,7 @@ job "pds-restore" {
 
   parameterized {
     payload       = "forbidden"
-    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "without_directory", "without_departures", "sequence", "rotation_public_key", "takedown", "delete", "applied", "bring_back", "old_data", "forget"]
+    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "without_directory", "without_departures", "sequence", "rotation_public_key", "takedown", "delete", "applied", "bring_back", "old_data", "whole", "forget"]
   }
 
   group "pds-restore" {
@@ -70,7 +70,7 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch.sh" sha256:eddef24011c56ec8dd4bcc0bb874470c01c976fabf142b51a0cf91cc2ba959d8
+        script "fetch.sh" sha256:b721750c1038e613a4ce1a9d3a31e7a2dea30b506f3d912c10ec73bf1f358f1f
       }
 
       template {
@@ -139,7 +139,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:206d87cda3f84b77ba5d082306791283203ab4104119db2a6d3a3436383579f8
+        script "restore.cjs" sha256:9cbc72e23284cd511464f228847a27fcd62887a9af40e4fd78600bcbffb6c8f6
       }
 
       template {
@@ -159,7 +159,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_move.cjs" sha256:93143e4d305b81ed8c22fdc8ae690579344be2858fc528ef0f45cbe3c649c4b0
+        script "restore_move.cjs" sha256:5636b4b9323cbf11afc345d2bf92eefae7f49e3d75b8764072667b19ace02ff0
       }
 
       template {

@@ -58,7 +58,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "fetch.sh" sha256:eddef24011c56ec8dd4bcc0bb874470c01c976fabf142b51a0cf91cc2ba959d8
+        script "fetch.sh" sha256:b721750c1038e613a4ce1a9d3a31e7a2dea30b506f3d912c10ec73bf1f358f1f
       }
 
       template {

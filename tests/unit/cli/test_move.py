@@ -55,6 +55,8 @@ def test_pauses_copies_restores_and_releases_the_old_host_last(
     assert alice.old.dispatched[0]["verify"] == "yes", "while the server runs"
     (meta,) = alice.new.dispatched
     assert meta["snapshot"] == "33a97191"
+    assert meta["whole"] == "yes", "an account that is left out, or older, is intact on the old host"
+    assert "without" not in meta
     assert meta["old_data"] == "no", "data of an earlier stay on that volume are no newer accounts"
     assert meta["without_directory"] == "yes", "a move must not deactivate members during an outage of the directory"
     assert meta["sequence"] == "1", "the snapshot has the sequence, so no relay is queried"
@@ -64,6 +66,19 @@ def test_pauses_copies_restores_and_releases_the_old_host_last(
     assert "for 300 s more" in output, "the TTL of the DNS records"
     assert "ls /srv/nomad/.trash" in output
     assert KEY not in output + json.dumps(alice.new.dispatched)
+
+
+def test_leaves_accounts_behind_by_name_and_keeps_the_names_until_the_end(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eve, bob = "did:plc:eve", "did:plc:bob"
+    assert move.move(alice.club, "ground", yes=True, without=(eve, bob)) == 0
+    assert alice.old.dispatched[0]["without"] == f"{eve} {bob}", "the check before the pause"
+    assert alice.new.dispatched[0]["without"] == f"{eve} {bob}", "the restore refuses others only"
+    output = capsys.readouterr().out
+    assert f"These data are the last ones of {eve}, {bob} from before the move.\n" in output
+    assert f"LEFT BEHIND: {eve} is deactivated on ground." in output
+    assert f"`./pds restore chess --only {bob}`" in output
 
 
 def test_sets_new_to_false_before_the_server_starts_on_the_new_volume(alice: Owner) -> None:

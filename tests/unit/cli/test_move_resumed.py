@@ -42,6 +42,30 @@ def test_a_failed_restore_keeps_the_new_server_paused_and_the_old_host_s_grant(
     assert "or start it there: './pds move chess --to dev'." in capsys.readouterr().out
 
 
+def test_a_restore_that_would_lose_accounts_opens_nothing_until_they_are_left_behind_by_name(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.new.runs = [allocations("failed", "restore")]
+    refusal = "REFUSED: 1 of 3 accounts would not arrive as they are on the old host. Nothing was changed.\n"
+    refusal += "  did:plc:eve: store.sqlite is damaged\nTo move without them: --without did:plc:eve\n"
+    alice.new.logs = {("restore", "stderr"): refusal}
+    assert move.move(alice.club, "ground", yes=True) == 1
+    assert "opened" not in alice.file("chess")["move:note"]
+    output = capsys.readouterr().out
+    assert "The accounts above are on dev as they were. Start the PDS there with './pds move chess --to dev'" in output
+    assert "repeat this command with '--without' as above" in output
+
+    alice.new.runs = [allocations("complete")]
+    assert move.move(alice.club, "ground", yes=True, without=("did:plc:eve",)) == 0
+    assert alice.new.dispatched[-1]["without"] == "did:plc:eve"
+
+
+def test_remembers_the_accounts_to_leave_behind_across_an_interruption(alice: Owner) -> None:
+    alice.note(snapshot="33a97191", without="did:plc:eve did:plc:bob")
+    assert move.move(alice.club, "ground", yes=True, without=("did:plc:dan",)) == 0
+    assert alice.new.dispatched[0]["without"] == "did:plc:eve did:plc:bob did:plc:dan"
+
+
 def test_does_not_advise_to_start_old_data_if_the_new_host_has_newer_ones(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:

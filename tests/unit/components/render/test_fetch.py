@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -94,3 +95,12 @@ def test_restore_without_the_list_is_a_note_if_the_operator_or_the_case_allows_i
     good, output = _fetch(tmp_path, FAULTS=_ALWAYS, **change)
     assert good, output
     assert "note: the list of departures cannot be fetched." in output
+
+
+@pytest.mark.parametrize(("lost", "damaged"), [("0", "no"), ("1", "yes")])
+def test_tells_the_restore_of_a_move_whether_the_bucket_gave_all_of_the_snapshot(
+    tmp_path: Path, lost: str, damaged: str
+) -> None:
+    good, output = _fetch(tmp_path, FAULTS="0", LOST=lost)
+    assert good, output
+    assert json.loads((tmp_path / "pds" / ".restore" / "fetched.json").read_text())["damaged"] == damaged
