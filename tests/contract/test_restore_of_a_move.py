@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.contract.lines import one_line
 from tests.contract.restores import Restore, newest
-from tests.contract.test_damaged_accounts import lose_a_blob, overwrite_pages
+from tests.contract.test_damaged_accounts import lose_a_blob, overwrite_pages, store_of
 from tests.contract.test_restore import _content, _logged_in, _uris
 from tests.contract.test_restored_accounts import _fetched
 
@@ -84,6 +86,24 @@ def test_refuses_an_account_of_which_the_backup_has_an_older_copy_only(disaster:
     assert f"AS OF 2026-01-03T00:00:00.000Z: {did}" in disaster.run(**MOVE), "`./pds restore` takes it"
 
 
+def test_the_check_before_a_move_refuses_an_account_whose_newest_copy_could_not_be_made(in_place: Restore) -> None:
+    """The old host's file is damaged, and may still have the newer posts."""
+    did, data = in_place.scenario.writer.did, in_place.data
+    data.take()
+    moment = data.manifest()["started"]
+    with closing(sqlite3.connect(store_of(data, did))) as db:
+        db.execute("create table later (x)")
+        db.commit()
+    overwrite_pages(data, did)
+    data.take()
+    check = {"NOMAD_META_verify": "yes", "NOMAD_META_from": "volume"}
+    output = in_place.run(code=1, **check)
+    assert f"AS OF {moment}: {did}: store.sqlite is damaged" in output
+    assert "would be restored from an older copy, without what was written since" in output
+    assert f"To restore without them: --without {did}\n" in output
+    assert "it can be restored" in in_place.run(**check, NOMAD_META_without=did)
+
+
 @pytest.mark.parametrize("damaged", ["yes", "no"])
 def test_refuses_losses_of_the_bucket_and_takes_those_of_the_old_host_along(disaster: Restore, damaged: str) -> None:
     """A blob that the old host has lost as well must not stop a move for ever."""
@@ -97,7 +117,7 @@ def test_refuses_losses_of_the_bucket_and_takes_those_of_the_old_host_along(disa
 
 
 def _note_as_of(restore: Restore, did: str, moment: str) -> None:
-    """Let the fetched snapshot have a copy of the account from an earlier backup, as if the newest could not be made."""
+    """Let the fetched snapshot have the account as of an earlier backup, as if no newer copy could be made."""
     path = restore.data.path / ".restore" / "fetched" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["repositories"][did]["of"] = moment

@@ -268,13 +268,16 @@ async function verifyAlone() {
   const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
   const found = await verified(source);
   const without = dids("without");
-  const broken = found.manifest.accounts.filter((did) => found.verdicts.get(did).state === NOT && !without.includes(did));
+  const { accounts, repositories, findings } = found.manifest;
+  const expected = accounts.filter((did) => !without.includes(did));
+  const broken = expected.filter((did) => found.verdicts.get(did).state === NOT);
+  const older = expected.filter((did) => !broken.includes(did) && repositories[did]?.of);
+  for (const did of older) console.log(`AS OF ${repositories[did].of}: ${did}: ${findings[did]?.what ?? "its last whole copy"}`);
   if (source === fetched) fs.rmSync(fetched, { recursive: true, force: true });
-  if (broken.length > 0) {
-    throw new Refused(
-      `${broken.length} of ${found.manifest.accounts.length} accounts cannot be restored from it. To restore without ` +
-        `them: ${broken.map((did) => `--without ${did}`).join(" ")}`
-    );
+  if (broken.length + older.length > 0) {
+    const kinds = [[broken, "cannot be restored from it"], [older, "would be restored from an older copy, without what was written since"]];
+    const faults = kinds.filter(([dids]) => dids.length > 0).map(([dids, what]) => `${dids.length} of ${accounts.length} accounts ${what}`);
+    throw new Refused(`${faults.join("; ")}. To restore without them: ${[...broken, ...older].map((did) => `--without ${did}`).join(" ")}`);
   }
   say("verified", "it can be restored");
 }

@@ -140,7 +140,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:9cbc72e23284cd511464f228847a27fcd62887a9af40e4fd78600bcbffb6c8f6
+        script "restore.cjs" sha256:429d51a595a70fdb6eb94449181f8a8fdee26d1344f76a0382778e9c3c12891c
       }
 
       template {
