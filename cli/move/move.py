@@ -18,8 +18,8 @@ from cli.backups.restore import (
 from cli.lib import nomad_jobs
 from cli.lib.apply import change, change_together, moved_to, pause, up
 from cli.lib.stack import Stack, StackError
-from cli.move import destination as places
 from cli.move import arrival, progress, second_place
+from cli.move import destination as places
 from cli.move.destination import Destination, MoveError, destination
 from cli.move.progress import MoveProgress, StackHost
 from cli.move.recorded_place import refuse_older_file
@@ -164,10 +164,12 @@ def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
     api = nomad_jobs.stack_nomad_api(club)
     _wait(api)
     snapshot = back_up(api)
-    if snapshot is None:
+    if not snapshot:
+        # The newest backup in the bucket may be of another host, or of a clock that is ahead.
+        fault = "The backup failed" if snapshot is None else "A backup was made, but its id could not be read"
         raise StackError(
-            f"The backup failed, and the PDS is paused. Fix the fault above and repeat the command, or start "
-            f"the PDS on its current host: './pds move {club.name} {note.source.flags}'."
+            f"{fault}, and the PDS is paused. Fix the fault above and repeat the command, or start the PDS on its "
+            f"current host: './pds move {club.name} {note.source.flags}'."
         )
     progress.write(club, replace(note, snapshot=snapshot))
     return target

@@ -33,6 +33,18 @@ def test_a_failed_backup_leaves_the_club_on_the_old_host(alice: Owner) -> None:
     assert alice.file("chess")["pds:on"] == "dev"
 
 
+def test_does_not_restore_the_newest_backup_if_the_id_of_its_own_is_unknown(alice: Owner) -> None:
+    alice.old.logs = {("restore", "stdout"): "no line with an id\n"}
+    with pytest.raises(StackError, match=r"A backup was made, but its id could not be read, and the PDS is paused"):
+        move.move(alice.club, "ground", yes=True)
+    assert alice.commands() == [*STARTED, *PAUSED]
+    assert posted(alice.new) == [], "the newest backup may be of another host"
+
+    alice.old.logs = {("restore", "stdout"): "snapshot 33a97191 saved\n"}
+    assert move.move(alice.club, "ground", yes=True) == 0
+    assert alice.new.dispatched[0]["snapshot"] == "33a97191"
+
+
 def test_a_failed_restore_keeps_the_new_server_paused_and_the_old_host_s_grant(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
