@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -109,12 +109,18 @@ def refuse_during_move(stack: Stack) -> None:
     """A move restores its own backup, and would do so again over a server that another command has started. Raises
     StackError and StackFileError."""
     note: Mapping[str, Any] | None = read_config(stack.name, stack.root).get(MOVE_NOTE)
-    if note and not note.get("opened"):
+    if is_begun(note) and not note.get("opened"):
         raise StackError(
             f"{stack.name} is being moved from {note['from']} to {note['to']} ('{MOVE_NOTE}' in "
             f"Pulumi.{stack.name}.yaml). Nothing was changed. First end the move with the same './pds move' as before, "
             "or go back with its old host as '--to'."
         )
+
+
+def is_begun(note: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Return whether it is the note of a move. One without both hosts was left by a killed command that had done nothing
+    else."""
+    return bool(note and note.get("from") and note.get("to"))
 
 
 def _with_blobs_back(

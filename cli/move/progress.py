@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cli.backups.restore import MOVE_NOTE
-from cli.lib.apply import change
+from cli.backups.restore import MOVE_NOTE, is_begun
+from cli.lib.apply import change_together
 from cli.lib.stack import Stack, StackError
 from offline.stackfile import read_config
 
@@ -60,7 +60,7 @@ class MoveProgress:
 def read(club: Stack) -> MoveProgress | None:
     """Return the progress of the club's move; None if it is not being moved. Raises StackFileError."""
     entry: Mapping[str, Any] | None = read_config(club.name, club.root).get(KEY)
-    if not entry:
+    if not is_begun(entry):
         return None
     return MoveProgress(
         source=StackHost.of(str(entry["from"])),
@@ -77,10 +77,10 @@ def write(club: Stack, note: MoveProgress) -> None:
     if before and (before.source, before.to) != (note.source, note.to):
         forget(club)
         before = None
-    written, now = _values(before) if before else {}, _values(note)
-    for key, value in now.items():
-        if written.get(key) != value:
-            change(club, f"{KEY}.{key}", value)
+    written = _values(before) if before else {}
+    changes = {f"{KEY}.{key}": value for key, value in _values(note).items() if written.get(key) != value}
+    if changes:
+        change_together(club, changes)
 
 
 def forget(club: Stack) -> None:

@@ -190,9 +190,9 @@ def posted(nomad: FakeNomad) -> list[str]:
 
 PAUSED = ["chess: config set pds:pds.paused true", "chess: up"]
 ON_NEW_HOST = ["chess: config set-all pds:on=ground pds:pds.port=3102"]
-OPENED = ["chess: config set move:note.opened true", "chess: config set pds:pds.paused false", "chess: up"]
+OPENED = ["chess: config set-all move:note.opened=true", "chess: config set pds:pds.paused false", "chess: up"]
 RELEASED = ["dev: config rm pds:clubs.chess", "dev: up", "chess: config rm move:note"]
-STARTED = ["chess: config set move:note.from dev", "chess: config set move:note.to ground"]
-SNAPSHOT = ["chess: config set move:note.snapshot 33a97191"]
+STARTED = ["chess: config set-all move:note.from=dev move:note.to=ground"]
+SNAPSHOT = ["chess: config set-all move:note.snapshot=33a97191"]
 
 VERIFIED = ["/v1/job/pds-backup/periodic/force", "/v1/job/pds-restore/dispatch"]

@@ -84,14 +84,14 @@ def test_leaves_accounts_behind_by_name_and_keeps_the_names_until_the_end(
 def test_sets_new_to_false_before_the_server_starts_on_the_new_volume(alice: Owner) -> None:
     alice.chess(pds={"port": 3101, "new": True})
     move.move(alice.club, "ground", yes=True)
-    assert alice.commands()[2:4] == ["chess: config set pds:pds.new false", "chess: config set pds:pds.paused true"]
+    assert alice.commands()[1:3] == ["chess: config set pds:pds.new false", "chess: config set pds:pds.paused true"]
 
 
 def test_writes_the_new_host_s_options_into_the_club_s_file(alice: Owner) -> None:
     options = "  pds:ingress: {kind: caddy}\n  pds:nomad: {datacenter: attic}\n"
     alice.hosts(OLD_HOST, NEW_HOST + options)
     move.move(alice.club, "ground", yes=True)
-    (written,) = [line for line in alice.commands() if "set-all" in line]
+    (written,) = [line for line in alice.commands() if "set-all pds:on" in line]
     assert written.split()[3:] == [
         "pds:on=ground",
         "pds:pds.port=3102",

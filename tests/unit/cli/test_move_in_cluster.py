@@ -33,10 +33,10 @@ GIVEN = [
     "pds:clubs.chess.leaving.port=3101",
     "fleet: up",
 ]
-STARTED = ["chess: config set move:note.from fleet/a", "chess: config set move:note.to fleet/b"]
-PAUSED = ["chess: config set pds:pds.paused true", "chess: up", "chess: config set move:note.snapshot 33a97191"]
+STARTED = ["chess: config set-all move:note.from=fleet/a move:note.to=fleet/b"]
+PAUSED = ["chess: config set pds:pds.paused true", "chess: up", "chess: config set-all move:note.snapshot=33a97191"]
 ARRIVED = ["chess: config set-all pds:on=fleet pds:pds.port=3102 pds:nomad.datacenter=b", "chess: up"]
-OPENED = ["chess: config set move:note.opened true", "chess: config set pds:pds.paused false", "chess: up"]
+OPENED = ["chess: config set-all move:note.opened=true", "chess: config set pds:pds.paused false", "chess: up"]
 LEFT = ["fleet: config rm pds:clubs.chess.leaving", "fleet: up", "chess: config rm move:note"]
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 
 from cli.backups import restore
 from cli.lib.stack import StackError
@@ -125,6 +126,21 @@ def test_resumes_at_the_step_that_was_interrupted(alice: Owner, note: dict[str, 
     assert alice.commands() == commands
     restores = [] if note.get("opened") else ["/v1/job/pds-restore/dispatch"]
     assert posted(alice.new) == restores, "a restore must not overwrite what the new server has written"
+
+
+def test_begins_anew_if_a_killed_command_left_half_a_note(alice: Owner) -> None:
+    file = alice.file("chess") | {"move:note": {"from": "dev"}}
+    alice.write("chess", yaml.safe_dump({"config": file}))
+    assert move.move(alice.club, "ground", yes=True) == 0
+    assert alice.commands()[0] == STARTED[0], "both hosts in one step: a kill leaves both or none"
+    assert "move:note" not in alice.file("chess")
+
+
+def test_half_a_note_does_not_refuse_a_restore(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = alice.file("chess") | {"move:note": {"from": "dev"}}
+    alice.write("chess", yaml.safe_dump({"config": file}))
+    monkeypatch.setattr(restore, "_check", lambda _stack: None)
+    assert restore.restore(alice.club, restore.RestoreRequest(yes=True)) == 0
 
 
 def test_repeats_the_old_host_s_up_if_only_its_file_was_changed(alice: Owner) -> None:

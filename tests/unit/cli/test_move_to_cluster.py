@@ -29,8 +29,7 @@ def test_moves_to_the_host_that_the_cluster_s_file_grants(alice: Owner) -> None:
     alice.hosts(OLD_HOST, _cluster(chess={"port": 3102, "host": "b"}))
     assert move.move(alice.club, "ground", yes=True) == 0
     assert alice.commands() == [
-        "chess: config set move:note.from dev",
-        "chess: config set move:note.to ground/b",
+        "chess: config set-all move:note.from=dev move:note.to=ground/b",
         *PAUSED,
         *SNAPSHOT,
         "chess: config set-all pds:on=ground pds:pds.port=3102 pds:ingress.kind=caddy pds:nomad.datacenter=b",
