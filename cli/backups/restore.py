@@ -118,8 +118,8 @@ def refuse_during_move(stack: Stack) -> None:
 
 
 def is_begun(note: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """Return whether it is the note of a move. One without both hosts was left by a killed command that had done nothing
-    else."""
+    """Return whether it is the note of a move. A command that was killed before it had done anything else may have left
+    one host only."""
     return bool(note and note.get("from") and note.get("to"))
 
 

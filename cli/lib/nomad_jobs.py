@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 
 from cli.lib import nomad_exec
 from cli.lib.stack import Stack
+from components.clients.errors import DeadlineError, ServiceError
 from components.clients.nomad import NomadApi
 from components.clients.wait import until
 
@@ -69,14 +70,49 @@ def active_runs(api: NomadApi) -> list[str]:
     return [job["ID"] for job in api.get("/v1/jobs") if job.get("ParentID") and job["Status"] != "dead"]
 
 
-def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
-    """Wait for the end of `run` and show the output of its tasks; return whether all succeeded. Raises ServiceError."""
-    path = f"/v1/job/{quote(run, safe='')}/allocations"
+def is_placed(api: NomadApi, run: str) -> bool:
+    """Return whether a host has begun `run`, and has not ended it. Raises ServiceError."""
+    return any(item["ClientStatus"] not in _ENDED for item in api.get(_allocations(run)))
+
+
+def has_failed(api: NomadApi, run: str) -> bool | None:
+    """Return whether `run` failed; None if Nomad has no allocation of it: it waits, or is forgotten. Raises
+    ServiceError."""
+    allocations = api.get(_allocations(run))
+    return allocations[0]["ClientStatus"] in ("failed", "lost") if allocations else None
+
+
+def stop(api: NomadApi, run: str) -> None:
+    """Stop `run`, also if it is not placed yet; one that Nomad has forgotten is stopped. Raises ServiceError."""
+    api.delete(f"/v1/job/{quote(run, safe='')}")
+
+
+def _allocations(run: str) -> str:
+    return f"/v1/job/{quote(run, safe='')}/allocations"
+
+
+def _wait_for_placement(api: NomadApi, run: str) -> None:
+    """Wait until `run` is placed. One that is not placed is stopped: it would begin after its command was given up."""
 
     def placed() -> str | None:
-        return None if api.get(path) else "it is not placed on the host. Is another run active, or memory short?"
+        if api.get(_allocations(run)):
+            return None
+        return "it is not placed on the host. Is the host down, another run active, or memory short?"
 
-    until(placed, _PLACED, f"Job {run}")
+    try:
+        until(placed, _PLACED, f"Job {run}")
+    except DeadlineError as error:
+        try:
+            stop(api, run)
+        except ServiceError as fault:
+            raise DeadlineError(f"{error} It could not be stopped, and may still begin: {fault}") from error
+        raise DeadlineError(f"{error} It was stopped.") from error
+
+
+def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
+    """Wait for the end of `run` and show the output of its tasks; return whether all succeeded. Raises ServiceError."""
+    path = _allocations(run)
+    _wait_for_placement(api, run)
     logs: dict[tuple[str, str], _Log] = {}
     allocation: dict[str, Any] = {}
     polls = 0

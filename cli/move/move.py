@@ -18,19 +18,15 @@ from cli.backups.restore import (
 from cli.lib import nomad_jobs
 from cli.lib.apply import change, change_together, moved_to, pause, up
 from cli.lib.stack import Stack, StackError
-from cli.move import arrival, progress, second_place
+from cli.move import arrival, progress, runs, second_place
 from cli.move import destination as places
 from cli.move.destination import Destination, MoveError, destination
 from cli.move.progress import MoveProgress, StackHost
 from cli.move.recorded_place import refuse_older_file
 from cli.stacks.pending_changes import refuse_changes
 from components.clients.errors import ServiceError
-from components.clients.nomad import NomadApi
-from components.clients.wait import until
 from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
-
-_IDLE = 3600  # seconds; a drill or a backup that has begun comes to its end
 
 
 def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: Sequence[str] = ()) -> int:
@@ -138,6 +134,7 @@ def _check_another_stack(club: Stack, source: StackHost, to: StackHost) -> None:
     places.refuse_existing_jobs(target, club.name)
     grant = read_settings(to.stack, club.root).clubs[club.name]
     print(places.check_disk_quota(club, places.host_outputs(club), present, grant, to.stack))
+    second_place.refuse_unready(club, to)
     print(f"{to} grants it a place, and the Nomad there answers.")
 
 
@@ -157,12 +154,14 @@ def _refuse_losses(club: Stack, without: Sequence[str]) -> None:
 def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
     """Stop the server, and make a backup of the stopped PDS."""
     target = destination(club, note.to)
+    second_place.refuse_unready(club, note.to)
+    api = nomad_jobs.stack_nomad_api(club)
+    runs.wait(api)  # before the pause: a drill of a large PDS takes an hour
     step(2, f"Pause the PDS on {note.source}. Acknowledged writes are on its disk. From now on no client can write.")
     if read_settings(club.name, club.root).pds.new:
         change(club, "pds:pds.new", "false")  # otherwise a start on the empty volume there would be no fault
     pause(club, yes=yes)
-    api = nomad_jobs.stack_nomad_api(club)
-    _wait(api)
+    runs.wait(api)
     snapshot = back_up(api)
     if not snapshot:
         # The newest backup in the bucket may be of another host, or of a clock that is ahead.
@@ -190,7 +189,7 @@ def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
     pause(club, yes=yes, env=moved_to(club))
     step(4, f"Restore backup {note.snapshot} on {note.to}.")
     api = nomad_jobs.stack_nomad_api(club)
-    _wait(api)
+    runs.wait(api)
     if not arrival.restore_backup(club, settings, note, api):
         return False
     progress.write(club, replace(note, opened=True))
@@ -244,7 +243,7 @@ def _remove_from_host(club: Stack, source: Stack, *, yes: bool) -> None:
     access = (source.outputs().get("club_access") or {}).get(club.name)
     if club.name in read_settings(source.name, source.root).clubs:
         if access:
-            _wait(places.club_nomad_api(access))
+            runs.settle(places.club_nomad_api(access))
         if source.run("config", "rm", "--path", f"pds:clubs.{club.name}").code:
             raise StackError(
                 f"Pulumi.{source.name}.yaml could not be changed. Remove {club.name} from its 'clubs' by hand, and "
@@ -260,7 +259,7 @@ def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
         grant = read_settings(note.source.stack, club.root).clubs.get(club.name)
         target = destination(club, note.source, grant)
         try:
-            _wait(nomad_jobs.stack_nomad_api(club))
+            runs.settle(nomad_jobs.stack_nomad_api(club))
         except ServiceError as error:
             print(f"note: the jobs on {note.to} are unknown: {error}")
         change_together(club, target.options)
@@ -317,13 +316,3 @@ def _wanted(club: Stack, place: StackHost, note: MoveProgress | None) -> StackHo
         raise MoveError(f"{club.name} is on {here.described}. Name another one with '--host': {others}.")
     grant = settings.clubs.get(club.name)
     return StackHost(place.stack, grant.host if grant else None)
-
-
-def _wait(api: NomadApi) -> None:
-    """Wait until none of the club's other jobs runs: a backup, a drill, a restore of a killed run."""
-
-    def idle() -> str | None:
-        busy = nomad_jobs.active_runs(api)
-        return f"{', '.join(busy)} is running" if busy else None
-
-    until(idle, _IDLE, "The club's other jobs")

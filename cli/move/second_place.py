@@ -29,9 +29,14 @@ def check(club: Stack, source: StackHost, to: StackHost) -> str:
             f"was changed. Raise 'cluster.hosts.{to.host}.volume_gib' or 'cluster.workers.size' in "
             f"Pulumi.{to.stack}.yaml, or name another host."
         )
-    if not is_ready(Stack(to.stack, club.root), to.host):
-        raise MoveError(f"{to.described} is not ready. Run `./pds repair {to.stack}` first. Nothing was changed.")
+    refuse_unready(club, to)
     return f"{to.described} has room for it, and is ready."
+
+
+def refuse_unready(club: Stack, to: StackHost) -> None:
+    """Raise MoveError if the host of a cluster is down: only Nomad's servers answer then. Raises ClusterError."""
+    if to.host and not is_ready(Stack(to.stack, club.root), to.host):
+        raise MoveError(f"{to.described} is not ready. Run `./pds repair {to.stack}` first. Nothing was changed.")
 
 
 def is_ready(cluster: Stack, host: str) -> bool:

@@ -122,6 +122,12 @@ class NomadApi:
         """The decoded answer. Raises ServiceError unless it is 200."""
         return self._changed("PUT", path, body)
 
+    def delete(self, path: str) -> None:
+        """Delete it; nothing to do if there is no such thing (404). Raises ServiceError otherwise."""
+        status, answer = self._ask("DELETE", path)
+        if status not in (200, 404):
+            raise ServiceError(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
+
     def _ask(self, method: str, path: str, body: Json = None, token: str | None = None) -> tuple[int, Json]:
         """Like `request`, but raises PendingError if Nomad does not answer or has no leader."""
         try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from threading import Event
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from tests.support import fake_logs
 from tests.support.fake_logs import FakeLogs
@@ -88,6 +88,8 @@ class FakeNomad:
     """Token to the namespaces whose jobs and logs it may read; a missing token may read every one."""
     dispatched: list[dict[str, str]] = field(default_factory=list)
     """Meta of each dispatched run."""
+    stopped: list[str] = field(default_factory=list)
+    """Runs that were stopped, in order."""
     every_job: list[list[dict[str, Any]]] = field(default_factory=lambda: [[]])
     """All jobs, for each query in turn; the last one stays."""
     snapshots: dict[bytes, dict[str, str]] = field(default_factory=dict)
@@ -228,6 +230,12 @@ class FakeNomad:
             return 200, {"DispatchedJobID": f"{path.split('/')[3]}/dispatch-1-a", "EvalID": "1"}
         if path.endswith("%2Fdispatch-1-a/allocations"):
             return 200, self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]
+        if path.startswith("/v1/job/") and path.endswith("/allocations") and "%2F" in path:
+            return 200, []  # also of a job that it does not know
+        if method == "DELETE" and path.startswith("/v1/job/"):
+            self.stopped.append(unquote(path.removeprefix("/v1/job/")))
+            self.every_job = [[job for job in jobs if job["ID"] not in self.stopped] for jobs in self.every_job]
+            return 200, {"EvalID": "1"}
         if path.startswith("/v1/jobs?prefix="):
             return 200, [{"Status": status} for status in (self.children.pop(0) if self.children else [])]
         if method == "POST" and path.endswith("/periodic/force"):

@@ -12,6 +12,7 @@ import yaml
 
 from cli.lib import apply
 from cli.lib.stack import Stack, StackError
+from cli.move import second_place
 from cli.stacks import pending_changes
 from components.settings import stack_identity
 from components.settings.host_contract import terms_for
@@ -40,6 +41,8 @@ class Owner:
     club: Stack
     pending: dict[str, list[str]] = field(default_factory=dict)
     """Stack to the names of the resources that its preview changes."""
+    down: set[str] = field(default_factory=set)
+    """Hosts of a cluster that are not ready."""
     serving: dict[str, Any] = field(default_factory=lambda: {"state": "serving"})
     """Outputs of the club after an `up` that does not pause it."""
     place: str = ""
@@ -165,6 +168,7 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
             operator.applied()
 
         monkeypatch.setattr(apply, "up", up)
+        monkeypatch.setattr(second_place, "is_ready", lambda _stack, host: host not in operator.down)
         show_previews(monkeypatch, operator.pending)
         yield operator
 

@@ -13,7 +13,7 @@ from cli import app
 from cli.lib.stack import Stack, StackError
 from cli.move import destination, move
 from cli.move.destination import MoveError
-from components.clients.errors import ServiceError
+from components.clients.errors import DeadlineError, ServiceError
 from offline.stackfile import StackFileError
 from tests.conftest import Clock
 from tests.support.fake_project import host
@@ -100,14 +100,24 @@ def test_writes_the_new_host_s_options_into_the_club_s_file(alice: Owner) -> Non
     ], "in one step: a kill between two of them would leave a file that fits neither host"
 
 
-def test_waits_for_a_running_backup_or_drill(alice: Owner, clock: Clock) -> None:
-    run = {"ID": "pds-drill/periodic-1", "ParentID": "pds-drill", "Status": "running"}
-    alice.old.every_job = [[run], [run], []]
+DRILL = {"ID": "pds-drill/periodic-1", "ParentID": "pds-drill", "Status": "running"}
+
+
+def test_waits_for_a_running_backup_or_drill(alice: Owner, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    alice.old.every_job = [[DRILL], [DRILL], []]
     assert move.move(alice.club, "ground", yes=True) == 0
     paths = [path.partition("?")[0] for _, path, _ in alice.old.asked if "prefix=" not in path]
     backup = len(paths) - 1 - paths[::-1].index("/v1/job/pds-backup/periodic/force")
-    assert paths[:backup].count("/v1/jobs") == 3
+    assert paths[:backup].count("/v1/jobs") == 4, "another one may begin during the pause"
     assert clock.now > 0
+    assert capsys.readouterr().out.count("Wait for the end of pds-drill/periodic-1.") == 1
+
+
+def test_a_drill_without_end_does_not_stop_the_pds(alice: Owner) -> None:
+    alice.old.every_job = [[DRILL]]
+    with pytest.raises(DeadlineError, match=r"pds-drill/periodic-1 is running, after 3600 s"):
+        move.move(alice.club, "ground", yes=True)
+    assert alice.commands() == STARTED
 
 
 # Checks before the first change.

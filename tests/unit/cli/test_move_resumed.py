@@ -9,6 +9,7 @@ from cli.backups import restore
 from cli.lib.stack import StackError
 from cli.move import move
 from cli.move.destination import MoveError
+from tests.conftest import Clock
 from tests.support.fake_project import host
 from tests.unit.cli.moving_club import ON_NEW_HOST, OPENED, PAUSED, RELEASED, SNAPSHOT, STARTED, VERIFIED, Owner, posted
 from tests.unit.cli.moving_club import alice as alice
@@ -153,7 +154,8 @@ def test_repeats_the_old_host_s_up_if_only_its_file_was_changed(alice: Owner) ->
 def test_returns_without_a_copy_if_the_new_server_never_ran(alice: Owner) -> None:
     alice.note(snapshot="33a97191")
     run = {"ID": "pds-restore/dispatch-1", "ParentID": "pds-restore", "Status": "running"}
-    alice.new.every_job = [[run], []]
+    alice.new.every_job = [[run], [run], []]
+    alice.new.allocations_of["pds-restore%2Fdispatch-1"] = allocations("running")
     assert move.move(alice.club, "dev", yes=True) == 0
     assert alice.commands() == [
         "chess: config set-all pds:on=dev pds:pds.port=3101",
@@ -163,6 +165,15 @@ def test_returns_without_a_copy_if_the_new_server_never_ran(alice: Owner) -> Non
     ]
     assert posted(alice.old) + posted(alice.new) == [], "nothing was written since, so nothing is copied"
     assert alice.new.every_job == [[]], "the restore of a killed command ended first"
+    assert alice.new.stopped == []
+
+
+def test_returns_at_once_if_the_restore_waits_for_a_host_that_is_down(alice: Owner, clock: Clock) -> None:
+    alice.note(snapshot="33a97191")
+    alice.new.every_job = [[{"ID": "pds-restore/dispatch-1", "ParentID": "pds-restore", "Status": "pending"}]]
+    assert move.move(alice.club, "dev", yes=True) == 0
+    assert alice.new.stopped == ["pds-restore/dispatch-1"], "it would begin once the host is back"
+    assert clock.now < 60, "the members wait for the old server"
 
 
 def test_returning_before_the_pause_starts_the_server_on_the_old_host(alice: Owner) -> None:

@@ -8,7 +8,7 @@ import yaml
 from cli.move import move
 from cli.move.destination import MoveError
 from tests.support.programs import BACKUP, CLUSTER
-from tests.unit.cli.moving_club import NEW_HOST, OLD_HOST, OPENED, PAUSED, RELEASED, SNAPSHOT, Owner
+from tests.unit.cli.moving_club import NEW_HOST, OLD_HOST, OPENED, PAUSED, RELEASED, SNAPSHOT, Owner, posted
 from tests.unit.cli.moving_club import alice as alice
 
 
@@ -73,3 +73,20 @@ def test_refuses_another_host_than_the_cluster_grants(alice: Owner) -> None:
     with pytest.raises(MoveError, match=r"dev is not a cluster: it has one host\. Leave '--host' out"):
         move.move(alice.club, "dev", host="a", yes=True)
     assert alice.pulumi.ran == []
+
+
+def test_refuses_a_host_that_is_down_before_it_changes_anything(alice: Owner) -> None:
+    alice.hosts(OLD_HOST, _cluster(chess={"port": 3102, "host": "b"}))
+    alice.down = {"b"}
+    with pytest.raises(MoveError, match=r"host b of ground is not ready\. Run `\./pds repair ground` first"):
+        move.move(alice.club, "ground", yes=True)
+    assert alice.pulumi.ran == posted(alice.old) == []
+
+
+def test_does_not_pause_if_the_host_went_down_after_the_first_check(alice: Owner) -> None:
+    alice.hosts(OLD_HOST, _cluster(chess={"port": 3102, "host": "b"}))
+    alice.note(to="ground/b")
+    alice.down = {"b"}
+    with pytest.raises(MoveError, match="host b of ground is not ready"):
+        move.move(alice.club, "ground", yes=True)
+    assert alice.commands() == [], "a restore could not begin while the PDS is down"

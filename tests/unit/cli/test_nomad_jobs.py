@@ -92,9 +92,10 @@ def test_prints_nomad_s_events_if_a_failed_run_has_no_output(nomad: FakeNomad, c
 
 def test_stops_waiting_for_a_run_that_is_not_placed(nomad: FakeNomad, clock: Clock) -> None:
     nomad.runs = [[]]
-    with pytest.raises(DeadlineError, match="not placed on the host"):
+    with pytest.raises(DeadlineError, match=r"not placed on the host.*It was stopped\."):
         nomad_jobs.follow(_api(nomad), "pds-restore/dispatch-1-a", 600, lambda line: None)
     assert clock.now < 180
+    assert nomad.stopped == ["pds-restore/dispatch-1-a"], "it would begin once the host is back"
 
 
 def test_starts_a_periodic_job_at_once(nomad: FakeNomad) -> None:
