@@ -34,8 +34,9 @@ from offline.stackfile import read_config, read_settings
 MOVE_NOTE = "move:note"
 """The key of a move's progress in the club's stack file (`cli/move/progress.py`)."""
 
-_DEADLINE = 6 * 3600  # seconds; a volume's worth of blobs from another region
-_BLOBS_DEADLINE = 24 * 3600  # seconds; a volume's worth of blobs
+DEADLINE = 24 * 3600  # seconds; a volume's worth of blobs from another region
+"""How long a run is followed. It goes on if its command is interrupted."""
+
 _TIMEOUT = 30.0  # seconds
 _RESTORED = {True: "Restored", False: "Restored, but not all blobs"}
 _SENT = re.compile(r"snapshot (?P<id>[0-9a-f]{8,}) saved")
@@ -156,14 +157,14 @@ def _restore_one(stack: Stack, settings: Settings, request: RestoreRequest) -> i
     nomad_jobs.wait_for_other_runs(api, JOB)
     step(1, "Fetch, check and prepare the account. The PDS keeps running.")
     meta = {"only": request.only, "rotation_public_key": _public_key(stack.outputs())} | _snapshot_meta(request)
-    if not nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), _DEADLINE):
+    if not nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), DEADLINE):
         print("\nNothing was changed. The reason is above.")
         return 1
 
     step(2, "Pause the PDS through the engine.")
     pause(stack, yes=request.yes)
     step(3, "Replace the account with the restored one, at a new revision.")
-    restored = nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, {"only": request.only, "step": "in"}), _DEADLINE)
+    restored = nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, {"only": request.only, "step": "in"}), DEADLINE)
     if not restored:
         print(f"\nThe PDS is paused. Repeat the command to continue: ./pds restore {stack.name} --only {request.only}")
         return 1
@@ -182,19 +183,18 @@ def last_backup_is_restorable(api: NomadApi, without: Sequence[str] = ()) -> boo
     those in `without` can be restored from it. Raises ServiceError."""
     nomad_jobs.wait_for_other_runs(api, JOB)
     meta = {"verify": "yes", "from": "volume", "without": " ".join(without)}
-    return nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), _DEADLINE)
+    return nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), DEADLINE)
 
 
-def restore_data(
-    stack: Stack,
-    settings: Settings,
-    request: RestoreRequest,
-    api: NomadApi,
-    show: Callable[[str], None] = print,
-) -> bool:
+def restore_data(stack: Stack, settings: Settings, request: RestoreRequest, api: NomadApi) -> bool:
     """Fetch the snapshot on the host of the paused PDS and put it in place; return whether that succeeded. Raises as
     above."""
-    return nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, _meta(stack, settings, request)), _DEADLINE, show)
+    return nomad_jobs.follow(api, dispatch(stack, settings, request, api), DEADLINE)
+
+
+def dispatch(stack: Stack, settings: Settings, request: RestoreRequest, api: NomadApi) -> str:
+    """Begin the same; return the id of the run. Raises as above."""
+    return nomad_jobs.dispatch(api, JOB, _meta(stack, settings, request))
 
 
 def start_again(stack: Stack, settings: Settings, *, yes: bool, env: Mapping[str, str] | None = None) -> None:
@@ -209,7 +209,7 @@ def run_blobs_job(api: NomadApi, meta: Mapping[str, str], items: Mapping[str, st
     backups. Raises ServiceError."""
     nomad_jobs.wait_for_other_runs(api, BLOBS)  # another operator's, or a killed command's
     with _access_lent(api, [OTHER_PATH], items):
-        return nomad_jobs.follow(api, nomad_jobs.dispatch(api, BLOBS, meta), _BLOBS_DEADLINE)
+        return nomad_jobs.follow(api, nomad_jobs.dispatch(api, BLOBS, meta), DEADLINE)
 
 
 def back_up(api: NomadApi, show: Callable[[str], None] = print) -> str | None:
@@ -220,7 +220,7 @@ def back_up(api: NomadApi, show: Callable[[str], None] = print) -> str | None:
         show(line)
         ids.extend(match["id"] for match in _SENT.finditer(line))
 
-    return (ids or [""])[-1] if nomad_jobs.follow(api, nomad_jobs.force(api, BACKUP), _DEADLINE, read_id) else None
+    return (ids or [""])[-1] if nomad_jobs.follow(api, nomad_jobs.force(api, BACKUP), DEADLINE, read_id) else None
 
 
 def list_snapshots(stack: Stack) -> int:
@@ -242,14 +242,14 @@ def _run_alone(stack: Stack, meta: Mapping[str, str]) -> int:
     api = nomad_jobs.stack_nomad_api(stack)
     if "show" not in meta:  # a list touches no files
         nomad_jobs.wait_for_other_runs(api, JOB)
-    return 0 if nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), _DEADLINE) else 1
+    return 0 if nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), DEADLINE) else 1
 
 
 def run_now(stack: Stack, job: str) -> int:
     """Run the stack's periodic `job` before its time; return the exit code. Raises as above."""
     with_backup(stack)
     api = nomad_jobs.stack_nomad_api(stack)
-    return 0 if nomad_jobs.follow(api, nomad_jobs.force(api, job), _DEADLINE) else 1
+    return 0 if nomad_jobs.follow(api, nomad_jobs.force(api, job), DEADLINE) else 1
 
 
 def forget_repository(stack: Stack) -> None:

@@ -5,7 +5,7 @@ hours, and shows it to every client that may read logs.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,7 +18,7 @@ from components.clients.wait import until
 
 _NAMES = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_token")
 _PLACED = 120  # seconds: Nomad places it immediately, or not at all
-_OTHER_RUN = 6 * 3600  # seconds; a restore of a full volume
+_OTHER_RUN = 24 * 3600  # seconds; a restore of a full volume
 _LAST_LOOKS = 5
 _ENDED = ("complete", "failed", "lost")
 
@@ -79,16 +79,23 @@ def has_failed(api: NomadApi, run: str) -> bool | None:
     """Return whether `run` failed; None if Nomad has no allocation of it: it waits, or is forgotten. Raises
     ServiceError."""
     allocations = api.get(_allocations(run))
-    return allocations[0]["ClientStatus"] in ("failed", "lost") if allocations else None
+    return _newest(allocations)["ClientStatus"] in ("failed", "lost") if allocations else None
 
 
 def stop(api: NomadApi, run: str) -> None:
     """Stop `run`, also if it is not placed yet; one that Nomad has forgotten is stopped. Raises ServiceError."""
-    api.delete(f"/v1/job/{quote(run, safe='')}")
+    path = f"/v1/job/{quote(run, safe='')}"
+    if api.find(path) is not None:  # Nomad answers 500 to the DELETE of an unknown job
+        api.delete(path)
 
 
 def _allocations(run: str) -> str:
     return f"/v1/job/{quote(run, safe='')}/allocations"
+
+
+def _newest(allocations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The allocation that counts: that of a node that went down has a successor."""
+    return max(allocations, key=lambda item: int(item.get("CreateIndex", 0)))
 
 
 def _wait_for_placement(api: NomadApi, run: str) -> None:
@@ -119,7 +126,7 @@ def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
 
     def ended() -> str | None:
         nonlocal polls
-        allocation.update(api.get(path)[0])
+        allocation.update(_newest(api.get(path)))
         tasks = allocation.get("TaskStates") or {}
         # A run counts as failed with its main task; the last one then still has to start, or never does.
         states = {task.get("State") for task in tasks.values()}

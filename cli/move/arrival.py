@@ -1,7 +1,11 @@
 """The restore of a move, on the new host."""
 
-from cli.backups.restore import RestoreRequest, restore_data
+from dataclasses import replace
+
+from cli.backups.restore import DEADLINE, RestoreRequest, dispatch
+from cli.lib import nomad_jobs
 from cli.lib.stack import Stack
+from cli.move import progress, runs
 from cli.move.progress import MoveProgress
 from components.clients.nomad import NomadApi
 from components.settings.sections.settings import Settings
@@ -21,17 +25,8 @@ def restore_backup(club: Stack, settings: Settings, note: MoveProgress, api: Nom
         print(line)
         lines.append(line)
 
-    # It has the old server's last event, so no relay has to report its cursor, and no account can be newer or have left
-    # since: the directory need not answer for each.
-    request = RestoreRequest(
-        snapshot=note.snapshot,
-        sequence=1,
-        old_data=False,
-        without_directory=True,
-        whole=True,
-        without=note.without,
-    )
-    if restore_data(club, settings, request, api, show):
+    run = _interrupted(note, api) or _begin(club, settings, note, api)
+    if nomad_jobs.follow(api, run, DEADLINE, show):
         return True
     if any(_NEWER_DATA in line for line in lines):
         print(
@@ -52,3 +47,34 @@ def restore_backup(club: Stack, settings: Settings, note: MoveProgress, api: Nom
         f"command, or start it there: './pds move {club.name} {note.source.flags}'."
     )
     return False
+
+
+def _interrupted(note: MoveProgress, api: NomadApi) -> str:
+    """Return the run that an interrupted command began, unless it has failed: a large club takes hours to arrive."""
+    if not note.run:
+        return ""
+    failed = nomad_jobs.has_failed(api, note.run)
+    if failed is None:
+        nomad_jobs.stop(api, note.run)
+    elif not failed:
+        print(f"Continue with {note.run}, which an earlier command began.", flush=True)
+        return note.run
+    return ""
+
+
+def _begin(club: Stack, settings: Settings, note: MoveProgress, api: NomadApi) -> str:
+    """Begin the restore, and record its run."""
+    runs.wait(api, DEADLINE)  # a restore whose command was killed before it recorded the run
+    request = RestoreRequest(
+        snapshot=note.snapshot,
+        # It has the old server's last event, so no relay has to report its cursor, and no account can be newer or have
+        # left since: the directory need not answer for each.
+        sequence=1,
+        old_data=False,
+        without_directory=True,
+        whole=True,
+        without=note.without,
+    )
+    run = dispatch(club, settings, request, api)
+    progress.write(club, replace(note, run=run))
+    return run

@@ -170,7 +170,7 @@ def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
             f"{fault}, and the PDS is paused. Fix the fault above and repeat the command, or start the PDS on its "
             f"current host: './pds move {club.name} {note.source.flags}'."
         )
-    progress.write(club, replace(note, snapshot=snapshot))
+    progress.write(club, replace(note, snapshot=snapshot, run=""))
     return target
 
 
@@ -188,10 +188,10 @@ def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
     )
     pause(club, yes=yes, env=moved_to(club))
     step(4, f"Restore backup {note.snapshot} on {note.to}.")
-    api = nomad_jobs.stack_nomad_api(club)
-    runs.wait(api)
-    if not arrival.restore_backup(club, settings, note, api):
+    if not arrival.restore_backup(club, settings, note, nomad_jobs.stack_nomad_api(club)):
         return False
+    note = progress.read(club)
+    assert note
     progress.write(club, replace(note, opened=True))
     return True
 
@@ -259,7 +259,10 @@ def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
         grant = read_settings(note.source.stack, club.root).clubs.get(club.name)
         target = destination(club, note.source, grant)
         try:
-            runs.settle(nomad_jobs.stack_nomad_api(club))
+            api = nomad_jobs.stack_nomad_api(club)
+            if note.run:
+                nomad_jobs.stop(api, note.run)  # it can be killed at any step, and the members wait
+            runs.settle(api)
         except ServiceError as error:
             print(f"note: the jobs on {note.to} are unknown: {error}")
         change_together(club, target.options)

@@ -43,13 +43,15 @@ class StackHost:
 @dataclass(frozen=True, kw_only=True)
 class MoveProgress:
     """The progress of a move. `snapshot` is the backup's id, once it is made of the paused PDS; `opened` whether the
-    new server may have run; `without` the DIDs of the accounts to leave behind."""
+    new server may have run; `without` the DIDs of the accounts to leave behind. `run` is the run that restores
+    `snapshot`; a run of another backup counts for nothing."""
 
     source: StackHost
     to: StackHost
     snapshot: str = ""
     opened: bool = False
     without: tuple[str, ...] = ()
+    run: str = ""
 
     @property
     def within(self) -> bool:
@@ -62,12 +64,15 @@ def read(club: Stack) -> MoveProgress | None:
     entry: Mapping[str, Any] | None = read_config(club.name, club.root).get(KEY)
     if not is_begun(entry):
         return None
+    snapshot = str(entry.get("snapshot") or "")
+    restored, _, run = str(entry.get("run") or "").partition(" ")
     return MoveProgress(
         source=StackHost.of(str(entry["from"])),
         to=StackHost.of(str(entry["to"])),
-        snapshot=str(entry.get("snapshot") or ""),
+        snapshot=snapshot,
         opened=bool(entry.get("opened")),
         without=tuple(str(entry.get("without") or "").split()),
+        run=run if restored == snapshot else "",
     )
 
 
@@ -96,5 +101,6 @@ def _values(note: MoveProgress) -> dict[str, str]:
         "snapshot": note.snapshot,
         "opened": "true" if note.opened else "",
         "without": " ".join(note.without),
+        "run": f"{note.snapshot} {note.run}" if note.run else "",
     }
     return {key: value for key, value in values.items() if value}

@@ -88,6 +88,8 @@ class FakeNomad:
     """Token to the namespaces whose jobs and logs it may read; a missing token may read every one."""
     dispatched: list[dict[str, str]] = field(default_factory=list)
     """Meta of each dispatched run."""
+    runs_of: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
+    """The same for the run with this ID."""
     stopped: list[str] = field(default_factory=list)
     """Runs that were stopped, in order."""
     every_job: list[list[dict[str, Any]]] = field(default_factory=lambda: [[]])
@@ -231,9 +233,19 @@ class FakeNomad:
         if path.endswith("%2Fdispatch-1-a/allocations"):
             return 200, self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]
         if path.startswith("/v1/job/") and path.endswith("/allocations") and "%2F" in path:
-            return 200, []  # also of a job that it does not know
-        if method == "DELETE" and path.startswith("/v1/job/"):
-            self.stopped.append(unquote(path.removeprefix("/v1/job/")))
+            known = self.runs_of.get(
+                unquote(path.split("/")[3]), [[]]
+            )  # it answers also for a job that it does not know
+            return 200, known.pop(0) if len(known) > 1 else known[0]
+        if path.startswith("/v1/job/") and "%2F" in path and method in ("GET", "DELETE"):
+            run = unquote(path.removeprefix("/v1/job/"))
+            if not run.endswith("/dispatch-1-a") and all(job["ID"] != run for jobs in self.every_job for job in jobs):
+                return (
+                    (404, "job not found") if method == "GET" else (500, f"job {run} doesn't exist to be deregistered")
+                )
+            if method == "GET":
+                return 200, {"ID": run}
+            self.stopped.append(run)
             self.every_job = [[job for job in jobs if job["ID"] not in self.stopped] for jobs in self.every_job]
             return 200, {"EvalID": "1"}
         if path.startswith("/v1/jobs?prefix="):

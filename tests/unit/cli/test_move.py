@@ -25,6 +25,7 @@ from tests.unit.cli.moving_club import (
     OTHER,
     PAUSED,
     RELEASED,
+    RUN,
     SNAPSHOT,
     STARTED,
     VERIFIED,
@@ -47,7 +48,7 @@ def test_pauses_copies_restores_and_releases_the_old_host_last(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert move.move(alice.club, "ground", yes=True) == 0
-    assert alice.commands() == [*STARTED, *PAUSED, *SNAPSHOT, *ON_NEW_HOST, "chess: up", *OPENED, *RELEASED]
+    assert alice.commands() == [*STARTED, *PAUSED, *SNAPSHOT, *ON_NEW_HOST, "chess: up", *RUN, *OPENED, *RELEASED]
     assert (posted(alice.old), posted(alice.new)) == (
         [*VERIFIED, "/v1/job/pds-backup/periodic/force"],
         ["/v1/job/pds-restore/dispatch"],

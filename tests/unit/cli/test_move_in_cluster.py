@@ -35,7 +35,8 @@ GIVEN = [
 ]
 STARTED = ["chess: config set-all move:note.from=fleet/a move:note.to=fleet/b"]
 PAUSED = ["chess: config set pds:pds.paused true", "chess: up", "chess: config set-all move:note.snapshot=33a97191"]
-ARRIVED = ["chess: config set-all pds:on=fleet pds:pds.port=3102 pds:nomad.datacenter=b", "chess: up"]
+RUN = "chess: config set-all move:note.run=33a97191 pds-restore/dispatch-1-a"
+ARRIVED = ["chess: config set-all pds:on=fleet pds:pds.port=3102 pds:nomad.datacenter=b", "chess: up", RUN]
 OPENED = ["chess: config set-all move:note.opened=true", "chess: config set pds:pds.paused false", "chess: up"]
 LEFT = ["fleet: config rm pds:clubs.chess.leaving", "fleet: up", "chess: config rm move:note"]
 
@@ -179,7 +180,7 @@ def test_keeps_its_port_if_it_is_free_there(alice: Owner) -> None:
         (
             "b",
             {"snapshot": "33a97191"},
-            ["chess: config set-all pds:on=fleet pds:pds.port=3102", "chess: up", *OPENED, *LEFT],
+            ["chess: config set-all pds:on=fleet pds:pds.port=3102", "chess: up", RUN, *OPENED, *LEFT],
             1,
         ),
         ("b", {"snapshot": "33a97191", "opened": True}, [*OPENED[1:], *LEFT], 0),

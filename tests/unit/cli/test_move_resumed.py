@@ -11,10 +11,24 @@ from cli.move import move
 from cli.move.destination import MoveError
 from tests.conftest import Clock
 from tests.support.fake_project import host
-from tests.unit.cli.moving_club import ON_NEW_HOST, OPENED, PAUSED, RELEASED, SNAPSHOT, STARTED, VERIFIED, Owner, posted
+from tests.unit.cli.moving_club import (
+    ON_NEW_HOST,
+    OPENED,
+    PAUSED,
+    RELEASED,
+    RUN,
+    SNAPSHOT,
+    STARTED,
+    VERIFIED,
+    Owner,
+    posted,
+)
 from tests.unit.cli.moving_club import alice as alice
 from tests.unit.cli.test_move import _refused
 from tests.unit.cli.test_nomad_jobs import allocations
+
+EARLIER = "pds-restore/dispatch-0-b"
+"""The run of an interrupted command."""
 
 
 def test_a_failed_pause_copies_nothing(alice: Owner) -> None:
@@ -52,7 +66,7 @@ def test_a_failed_restore_keeps_the_new_server_paused_and_the_old_host_s_grant(
 ) -> None:
     alice.new.runs = [allocations("failed", "restore")]
     assert move.move(alice.club, "ground", yes=True) == 1
-    assert alice.commands() == [*STARTED, *PAUSED, *SNAPSHOT, *ON_NEW_HOST, "chess: up"]
+    assert alice.commands() == [*STARTED, *PAUSED, *SNAPSHOT, *ON_NEW_HOST, "chess: up", *RUN]
     assert "or start it there: './pds move chess --to dev'." in capsys.readouterr().out
 
 
@@ -69,7 +83,7 @@ def test_a_restore_that_would_lose_accounts_opens_nothing_until_they_are_left_be
     assert "The accounts above are on dev as they were. Start the PDS there with './pds move chess --to dev'" in output
     assert "repeat this command with '--without' as above" in output
 
-    alice.new.runs = [allocations("complete")]
+    alice.new.runs = [allocations("failed", "restore"), allocations("complete")]  # the former run, and a new one
     assert move.move(alice.club, "ground", yes=True, without=("did:plc:eve",)) == 0
     assert alice.new.dispatched[-1]["without"] == "did:plc:eve"
 
@@ -108,9 +122,12 @@ def test_the_old_host_keeps_its_grant_until_the_new_server_serves(
 @pytest.mark.parametrize(
     ("note", "commands"),
     [
-        ({}, [*PAUSED, *SNAPSHOT, *ON_NEW_HOST, "chess: up", *OPENED, *RELEASED]),
-        ({"snapshot": "old", "moved": False}, [*PAUSED, *SNAPSHOT, *ON_NEW_HOST, "chess: up", *OPENED, *RELEASED]),
-        ({"snapshot": "33a97191"}, [*ON_NEW_HOST, "chess: up", *OPENED, *RELEASED]),
+        ({}, [*PAUSED, *SNAPSHOT, *ON_NEW_HOST, "chess: up", *RUN, *OPENED, *RELEASED]),
+        (
+            {"snapshot": "old", "moved": False},
+            [*PAUSED, *SNAPSHOT, *ON_NEW_HOST, "chess: up", *RUN, *OPENED, *RELEASED],
+        ),
+        ({"snapshot": "33a97191"}, [*ON_NEW_HOST, "chess: up", *RUN, *OPENED, *RELEASED]),
         ({"snapshot": "33a97191", "opened": True}, [*OPENED[1:], *RELEASED]),
     ],
     ids=[
@@ -142,6 +159,43 @@ def test_half_a_note_does_not_refuse_a_restore(alice: Owner, monkeypatch: pytest
     alice.write("chess", yaml.safe_dump({"config": file}))
     monkeypatch.setattr(restore, "_check", lambda _stack: None)
     assert restore.restore(alice.club, restore.RestoreRequest(yes=True)) == 0
+
+
+@pytest.mark.parametrize("status", ["running", "complete"])
+def test_takes_the_result_of_the_restore_that_an_interrupted_command_began(
+    alice: Owner, status: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.note(snapshot="33a97191", run=f"33a97191 {EARLIER}")
+    earlier = [allocations(status), allocations(status), allocations("complete")]
+    alice.new.runs_of[EARLIER] = earlier
+    assert move.move(alice.club, "ground", yes=True) == 0
+    assert posted(alice.new) == [], "a large club would never arrive if each command began anew"
+    assert alice.commands() == [*ON_NEW_HOST, "chess: up", *OPENED, *RELEASED]
+    assert f"Continue with {EARLIER}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("found", [allocations("failed", "restore"), allocations("lost"), []])
+def test_restores_anew_if_the_earlier_restore_failed_or_is_unknown(alice: Owner, found: list[Any]) -> None:
+    alice.note(snapshot="33a97191", run=f"33a97191 {EARLIER}")
+    alice.new.runs_of[EARLIER] = [found]
+    assert move.move(alice.club, "ground", yes=True) == 0
+    assert posted(alice.new) == ["/v1/job/pds-restore/dispatch"]
+
+
+def test_does_not_take_the_restore_of_an_earlier_backup_for_that_of_the_last_one(alice: Owner) -> None:
+    """The way back was interrupted, and the old server may have run since."""
+    alice.note(snapshot="old", run=f"old {EARLIER}", moved=False)
+    alice.new.runs_of[EARLIER] = [allocations("complete")]
+    assert move.move(alice.club, "ground", yes=True) == 0
+    assert alice.new.dispatched[0]["snapshot"] == "33a97191"
+
+
+def test_going_back_stops_the_restore(alice: Owner) -> None:
+    alice.note(snapshot="33a97191", run=f"33a97191 {EARLIER}")
+    run = {"ID": EARLIER, "ParentID": "pds-restore", "Status": "running"}
+    alice.new.every_job, alice.new.runs_of[EARLIER] = [[run]], [allocations("running")]
+    assert move.move(alice.club, "dev", yes=True) == 0
+    assert alice.new.stopped == [EARLIER], "it may take hours, and the members wait"
 
 
 def test_repeats_the_old_host_s_up_if_only_its_file_was_changed(alice: Owner) -> None:

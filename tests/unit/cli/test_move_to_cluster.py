@@ -8,7 +8,7 @@ import yaml
 from cli.move import move
 from cli.move.destination import MoveError
 from tests.support.programs import BACKUP, CLUSTER
-from tests.unit.cli.moving_club import NEW_HOST, OLD_HOST, OPENED, PAUSED, RELEASED, SNAPSHOT, Owner, posted
+from tests.unit.cli.moving_club import NEW_HOST, OLD_HOST, OPENED, PAUSED, RELEASED, RUN, SNAPSHOT, Owner, posted
 from tests.unit.cli.moving_club import alice as alice
 
 
@@ -34,6 +34,7 @@ def test_moves_to_the_host_that_the_cluster_s_file_grants(alice: Owner) -> None:
         *SNAPSHOT,
         "chess: config set-all pds:on=ground pds:pds.port=3102 pds:ingress.kind=caddy pds:nomad.datacenter=b",
         "chess: up",
+        *RUN,
         *OPENED,
         *RELEASED,
     ]
