@@ -269,10 +269,32 @@ def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
     start_again(club, read_settings(club.name, club.root), yes=yes, env=moved_to(club))
     if note.within:
         second_place.withdraw(club, note.source, yes=yes)
+    elif note.snapshot and not _remove_restored(club, note, yes=yes):
+        return 1
     progress.forget(club)
-    unchanged = "" if note.within else f" Its place on {note.to} is unchanged."
+    unchanged = "" if note.within or note.snapshot else f" Its place on {note.to} is unchanged."
     print(f"\n{club.name} is on {note.source}, as before.{unchanged}")
     return 0
+
+
+def _remove_restored(club: Stack, note: MoveProgress, *, yes: bool) -> bool:
+    """Remove the place on the host that the club returns from; return whether that succeeded. Jobs of the next move
+    would use the restored data there until its own restore."""
+    step(2, f"Remove the club from {note.to}. What was restored there is renamed and kept.")
+    host = Stack(note.to.stack, club.root)
+    try:
+        if club.name in read_settings(host.name, host.root).clubs:
+            refuse_changes(host)
+        _remove_from_host(club, host, yes=yes)
+    except (StackError, ServiceError) as error:
+        print(
+            f"\n{error}\n{club.name} is on {note.source} as before, and its place on {note.to} is not removed yet. Fix "
+            f"the fault and repeat the command. If {note.to} is lost for good, run `pulumi config rm {progress.KEY} "
+            f"--stack {club.name}` instead."
+        )
+        return False
+    print(f"To move the club to {note.to} again, first add it to the 'clubs' in Pulumi.{host.name}.yaml again.")
+    return True
 
 
 def _settings_of(club: Stack) -> Settings:

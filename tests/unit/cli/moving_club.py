@@ -197,6 +197,7 @@ ON_NEW_HOST = ["chess: config set-all pds:on=ground pds:pds.port=3102"]
 RUN = ["chess: config set-all move:note.run=33a97191 pds-restore/dispatch-1-a"]
 OPENED = ["chess: config set-all move:note.opened=true", "chess: config set pds:pds.paused false", "chess: up"]
 RELEASED = ["dev: config rm pds:clubs.chess", "dev: up", "chess: config rm move:note"]
+WITHDRAWN = ["ground: config rm pds:clubs.chess", "ground: up", "chess: config rm move:note"]
 STARTED = ["chess: config set-all move:note.from=dev move:note.to=ground"]
 SNAPSHOT = ["chess: config set-all move:note.snapshot=33a97191"]
 

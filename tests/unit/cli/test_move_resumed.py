@@ -20,6 +20,7 @@ from tests.unit.cli.moving_club import (
     SNAPSHOT,
     STARTED,
     VERIFIED,
+    WITHDRAWN,
     Owner,
     posted,
 )
@@ -215,8 +216,9 @@ def test_returns_without_a_copy_if_the_new_server_never_ran(alice: Owner) -> Non
         "chess: config set-all pds:on=dev pds:pds.port=3101",
         "chess: config set pds:pds.paused false",
         "chess: up",
-        "chess: config rm move:note",
+        *WITHDRAWN,
     ]
+    assert alice.file("ground")["pds:clubs"] == {}, "the jobs of the next move would use the restored data"
     assert posted(alice.old) + posted(alice.new) == [], "nothing was written since, so nothing is copied"
     assert alice.new.every_job == [[]], "the restore of a killed command ended first"
     assert alice.new.stopped == []
@@ -228,6 +230,26 @@ def test_returns_at_once_if_the_restore_waits_for_a_host_that_is_down(alice: Own
     assert move.move(alice.club, "dev", yes=True) == 0
     assert alice.new.stopped == ["pds-restore/dispatch-1"], "it would begin once the host is back"
     assert clock.now < 60, "the members wait for the old server"
+
+
+def test_the_old_server_runs_even_if_the_place_on_the_new_host_cannot_be_removed(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.note(snapshot="33a97191")
+    alice.pulumi.answers("up", (0, ""), (1, "the host does not answer"))
+    assert move.move(alice.club, "dev", yes=True) == 1
+    assert alice.commands()[-2:] == WITHDRAWN[:2], "the note stays, so that the command can be repeated"
+    assert "chess is on dev as before, and its place on ground is not removed yet." in capsys.readouterr().out
+    assert move.move(alice.club, "dev", yes=True) == 0
+    assert alice.commands()[-2:] == WITHDRAWN[1:]
+
+
+def test_going_back_applies_no_other_change_of_the_new_host(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+    alice.note(snapshot="33a97191")
+    alice.pending["ground"] = ["pds-host-droplet"]
+    assert move.move(alice.club, "dev", yes=True) == 1
+    assert alice.commands()[-1] == "chess: up", "the members have their server again"
+    assert "Stack ground has pending changes: pds-host-droplet" in capsys.readouterr().out
 
 
 def test_returning_before_the_pause_starts_the_server_on_the_old_host(alice: Owner) -> None:
