@@ -29,9 +29,12 @@ def restore_backup(club: Stack, settings: Settings, note: MoveProgress, api: Nom
     if nomad_jobs.follow(api, run, DEADLINE, show):
         return True
     if any(_NEWER_DATA in line for line in lines):
+        progress.write(club, replace(note, run=run, newer=True))
         print(
             f"\nThe PDS is paused. The data on {note.to} are newer than the backup, so those on {note.source} may be "
-            f"old. Do not start the PDS on {note.source} before you know which data are current."
+            f"old. If they are the club's present data, keep them: run `pulumi config set --path {progress.KEY}.opened "
+            f"true --stack {club.name}` and './pds move {club.name} {note.to.flags}', which ends the move without a "
+            "restore."
         )
         return False
     if any(_LOSSES in line for line in lines):

@@ -11,7 +11,7 @@ import yaml
 
 from cli.cluster.placement import choose_host
 from cli.lib import nomad_jobs
-from cli.lib.nomad_exec import nomad_access, running_allocation
+from cli.lib.nomad_exec import nomad_access, nomad_api, running_allocation
 from cli.lib.stack import Stack, StackError
 from cli.move.progress import StackHost
 from cli.stacks.inspect_stack import GIB, MIB, usage
@@ -26,6 +26,10 @@ from offline.stackfile import parse_settings, read_settings, read_text
 
 _RESERVE = 256 * MIB
 """Free space that a restore leaves (`render/scripts/restore.cjs`)."""
+
+
+_VOLUME = "/srv/nomad"
+"""The volume of a host, with the data of all its clubs."""
 
 
 class MoveError(StackError):
@@ -135,25 +139,55 @@ def refuse_existing_jobs(target: Destination, club: str) -> None:
         )
 
 
-def check_disk_quota(
-    club: Stack, outputs: Mapping[str, Any], present: ClubOptions | None, grant: ClubOptions, to: str
-) -> str:
-    """Raise MoveError if the club's present use does not fit into its new place; else return a sentence about it."""
+def used_bytes(club: Stack, outputs: Mapping[str, Any], present: ClubOptions | None) -> int | None:
+    """Return the size of the club's data; None if it is unknown. `outputs` are those of its present host."""
     try:
-        nomad = nomad_access(outputs)
         allocation = running_allocation(nomad_jobs.stack_nomad_api(club))
-        used = usage(nomad, allocation, present.disk_gib * GIB if present else None)["disk"] if allocation else None
+        if allocation is None:
+            return None
+        return usage(nomad_access(outputs), allocation, present.disk_gib * GIB if present else None)["disk"]
     except ServiceError:
-        used = None
+        return None
+
+
+def check_disk_quota(club: str, used: int | None, grant: ClubOptions, to: str) -> str:
+    """Raise MoveError if the club's present use does not fit into its new place; else return a sentence about it."""
     if used is None:
         return "The size of its data is unknown now. The restore checks it again."
     if used + _RESERVE > grant.disk_gib * GIB:
         needed = -(-(used + _RESERVE) // GIB)
         raise MoveError(
-            f"{club.name} uses {used / GIB:.1f} GiB, and Pulumi.{to}.yaml grants it {grant.disk_gib} GiB. Write "
+            f"{club} uses {used / GIB:.1f} GiB, and Pulumi.{to}.yaml grants it {grant.disk_gib} GiB. Write "
             f"'disk_gib: {needed}' or more for it there, and run `pulumi up --stack {to}` first."
         )
     return f"Its {used / MIB:.0f} MiB fit into {grant.disk_gib} GiB."
+
+
+def check_free_space(club: str, used: int | None, to: StackHost, outputs: Mapping[str, Any]) -> None:
+    """Raise MoveError if the volume of the new host, whose stack has these `outputs`, has too little free space for the
+    club's present use. Quotas do not count old data there, and a host can grant more than it has."""
+    free = _free_bytes(outputs, to.host)
+    if used is None or free is None or free >= used + _RESERVE:
+        return
+    option = f"cluster.hosts.{to.host}.volume_gib" if to.host else "volume.size_gib"
+    raise MoveError(
+        f"{club} uses {used / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free in {_VOLUME} on {to.described}. Nothing "
+        f"was changed. Data of clubs that left are kept there in {_VOLUME}/.trash: {to.listing} lists them. Remove "
+        f"those that are not needed any more, or raise '{option}' in Pulumi.{to.stack}.yaml and run `pulumi up --stack "
+        f"{to.stack}`."
+    )
+
+
+def _free_bytes(outputs: Mapping[str, Any], host: str | None) -> int | None:
+    """Return the free space as the host's Nomad client measures it; None if it does not report it."""
+    try:
+        api = nomad_api(nomad_access(outputs))
+        nodes = [node for node in api.get("/v1/nodes") if node["Status"] == "ready"]
+        there = next(node["ID"] for node in nodes if host is None or node["Datacenter"] == host)
+        disks = api.get(f"/v1/client/stats?node_id={there}").get("DiskStats") or []
+        return next(int(disk["Available"]) for disk in disks if disk["Mountpoint"] == _VOLUME)
+    except (KeyError, ServiceError, StopIteration):
+        return None
 
 
 def _options(settings: Settings, to: str, applied: Mapping[str, Any]) -> dict[str, str]:

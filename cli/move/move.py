@@ -48,6 +48,8 @@ def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: S
     if note and note.to != place:
         if note.opened:
             _refuse_way_back(club, note)
+        if note.newer:
+            _refuse_old_data(club, note)
         return _back(club, note, yes=yes)
     if note is None:
         note = _begin(club, settings, place, without)
@@ -83,6 +85,17 @@ def _refuse_way_back(club: Stack, note: MoveProgress) -> NoReturn:
         f"{club.name} runs on {note.to} since its move, and {note.source} has old data until the move ends. Nothing "
         f"was changed. Finish it with './pds move {club.name} {note.to.flags}' once the server there serves. "
         f"Then move the club to {note.source} as usual."
+    )
+
+
+def _refuse_old_data(club: Stack, note: MoveProgress) -> NoReturn:
+    """The file may be of an older checkout: the club moved to the new host, and has been served there since."""
+    raise MoveError(
+        f"The data of {club.name} on {note.to} are newer than the backup from {note.source}: a server has run on "
+        "them. Nothing was changed. If they are the club's present data, run `pulumi config set --path "
+        f"{progress.KEY}.opened true --stack {club.name}` and './pds move {club.name} {note.to.flags}', which ends the "
+        f"move without a restore. Only if those on {note.source} are the present ones: run `pulumi config rm --path "
+        f"{progress.KEY}.newer --stack {club.name}`, then repeat the command."
     )
 
 
@@ -133,7 +146,9 @@ def _check_another_stack(club: Stack, source: StackHost, to: StackHost) -> None:
     target = destination(club, to, present)
     places.refuse_existing_jobs(target, club.name)
     grant = read_settings(to.stack, club.root).clubs[club.name]
-    print(places.check_disk_quota(club, places.host_outputs(club), present, grant, to.stack))
+    used = places.used_bytes(club, places.host_outputs(club), present)
+    print(places.check_disk_quota(club.name, used, grant, to.stack))
+    places.check_free_space(club.name, used, to, places.host_outputs(Stack(to.stack, club.root)))
     second_place.refuse_unready(club, to)
     print(f"{to} grants it a place, and the Nomad there answers.")
 
@@ -221,7 +236,7 @@ def _end(club: Stack, *, yes: bool) -> int:
         _remove_from_host(club, Stack(note.source.stack, club.root), yes=yes)
     progress.forget(club)
     print(
-        f"\nMoved. The old data are on {note.source}: {_listing(note.source)} lists them, "
+        f"\nMoved. The old data are on {note.source}: {note.source.listing} lists them, "
         f"and only you remove them. Run `./pds check {club.name}`, and `./pds escrow {club.name}` for an escrow with "
         "the new host."
     )
@@ -231,12 +246,6 @@ def _end(club: Stack, *, yes: bool) -> int:
             f"{club.name} --only {did}`, and keep the old data on {note.source} until the member has everything back."
         )
     return 0
-
-
-def _listing(place: StackHost) -> str:
-    """Return the command that lists what was removed on a host."""
-    host = f" --host {place.host}" if place.host else ""
-    return f"`./pds ssh {place.stack}{host} -- ls /srv/nomad/.trash`"
 
 
 def _remove_from_host(club: Stack, source: Stack, *, yes: bool) -> None:

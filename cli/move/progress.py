@@ -39,12 +39,19 @@ class StackHost:
         """Return the options of `./pds move` for it."""
         return f"--to {self.stack} --host {self.host}" if self.host else f"--to {self.stack}"
 
+    @property
+    def listing(self) -> str:
+        """Return the command that lists what was removed on it."""
+        host = f" --host {self.host}" if self.host else ""
+        return f"`./pds ssh {self.stack}{host} -- ls /srv/nomad/.trash`"
+
 
 @dataclass(frozen=True, kw_only=True)
 class MoveProgress:
     """The progress of a move. `snapshot` is the backup's id, once it is made of the paused PDS; `opened` whether the
     new server may have run; `without` the DIDs of the accounts to leave behind. `run` is the run that restores
-    `snapshot`; a run of another backup counts for nothing."""
+    `snapshot`; a run of another backup counts for nothing. `newer` says that the new host's data were found to be
+    newer than the backup."""
 
     source: StackHost
     to: StackHost
@@ -52,6 +59,7 @@ class MoveProgress:
     opened: bool = False
     without: tuple[str, ...] = ()
     run: str = ""
+    newer: bool = False
 
     @property
     def within(self) -> bool:
@@ -73,6 +81,7 @@ def read(club: Stack) -> MoveProgress | None:
         opened=bool(entry.get("opened")),
         without=tuple(str(entry.get("without") or "").split()),
         run=run if restored == snapshot else "",
+        newer=bool(entry.get("newer")),
     )
 
 
@@ -102,5 +111,6 @@ def _values(note: MoveProgress) -> dict[str, str]:
         "opened": "true" if note.opened else "",
         "without": " ".join(note.without),
         "run": f"{note.snapshot} {note.run}" if note.run else "",
+        "newer": "true" if note.newer else "",
     }
     return {key: value for key, value in values.items() if value}

@@ -6,7 +6,7 @@ Meanwhile the club has a volume on both hosts, and its own stack file says on wh
 from cli.cluster.hosts import Cluster, views
 from cli.lib.apply import change_together, up
 from cli.lib.stack import Stack, StackError
-from cli.move.destination import MoveError, host_outputs, is_applied
+from cli.move.destination import MoveError, check_free_space, host_outputs, is_applied, used_bytes
 from cli.move.progress import StackHost
 from cli.stacks.new_stack import free_port
 from components.settings.checks.capacity import host_room
@@ -30,6 +30,8 @@ def check(club: Stack, source: StackHost, to: StackHost) -> str:
             f"Pulumi.{to.stack}.yaml, or name another host."
         )
     refuse_unready(club, to)
+    used = used_bytes(club, host_outputs(club), wish)
+    check_free_space(club.name, used, to, host_outputs(Stack(to.stack, club.root)))
     return f"{to.described} has room for it, and is ready."
 
 

@@ -68,6 +68,8 @@ class FakeNomad:
     """Unix time in ns when every job was last registered."""
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Job to the changes that Nomad reports for a registration of its text; nothing if it is missing."""
+    free: int | None = None
+    """Free bytes of the host's volume; None if the client does not report it."""
     modify_time: int = 0
     """Unix time in ns when the PDS's variable was written."""
     restarts_after: int | None = None
@@ -192,6 +194,11 @@ class FakeNomad:
             gone = path.rpartition("/")[2]
             self.tokens = {secret: accessor for secret, accessor in self.tokens.items() if accessor != gone}
             return 200, None
+        if path == "/v1/nodes":
+            return 200, [{"ID": "node-1", "Datacenter": "dc1", "Status": "ready"}]
+        if path == "/v1/client/stats?node_id=node-1":
+            disks = [] if self.free is None else [{"Mountpoint": "/srv/nomad", "Available": self.free}]
+            return 200, {"DiskStats": [{"Mountpoint": "/", "Available": 9 * 1024**3}, *disks]}
         if path == "/v1/nodes?resources=false":
             return 200, [{"ID": "node-1"}]
         if path == "/v1/node/node-1":

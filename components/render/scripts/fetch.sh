@@ -89,7 +89,8 @@ size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
 free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
 # The size of a single account is not known in advance.
 [ "$only" != "" ] || [ $((free - size)) -ge "${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
-    fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: raise 'volume.size_gib'."
+    fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: raise 'volume.size_gib', or 'disk_gib' of
+a club. If the host's volume is full, look for old data in /srv/nomad/.trash on the host."
 
 # What two attempts fetch alike is all that the bucket has: packs of it are lost or damaged. Older snapshots share most of
 # them. The next task checks each account, and its hashes: restic leaves a file with a part that is lost at its full size, with

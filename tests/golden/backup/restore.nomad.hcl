@@ -70,7 +70,7 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch.sh" sha256:b721750c1038e613a4ce1a9d3a31e7a2dea30b506f3d912c10ec73bf1f358f1f
+        script "fetch.sh" sha256:3c57514ea6154c6ff2fee4787a13a99c1c48f438da8bae578e0011a386aef78f
       }
 
       template {

@@ -87,7 +87,15 @@ class Owner:
                 for club, grant in settings.clubs.items()
             }
             self.pulumi.outputs(
-                name, ipv4="203.0.113.1", clubs=granted, club_access={club: _access(nomad, token) for club in granted}
+                name,
+                ipv4="203.0.113.1",
+                clubs=granted,
+                club_access={club: _access(nomad, token) for club in granted},
+                nomad_address=nomad.address,
+                nomad_ca_pem="a",
+                nomad_client_cert_pem="b",
+                nomad_client_key_pem="c",
+                nomad_token=token,
             )
 
     def recorded(self, place: str) -> None:

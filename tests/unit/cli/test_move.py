@@ -202,6 +202,19 @@ def test_refuses_a_host_that_grants_too_little_disk_and_prints_the_option(
     _refused(alice, "chess uses 6.0 GiB, and Pulumi.ground.yaml grants it 5 GiB. Write 'disk_gib: 7'")
 
 
+def test_refuses_a_host_whose_volume_is_full_of_old_data(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice.old.run("2026-06-01T12:00:00Z")
+    monkeypatch.setattr(destination, "usage", lambda _nomad, _allocation, _limit: {"disk": 3 * 1024**3})
+    alice.new.free = 1024**3
+    _refused(
+        alice,
+        r"chess uses 3\.0 GiB, and 1\.0 GiB are free in /srv/nomad on the host of ground.*"
+        r"`\./pds ssh ground -- ls /srv/nomad/\.trash` lists them.*'volume\.size_gib' in Pulumi\.ground\.yaml",
+    )
+    alice.new.free = 4 * 1024**3
+    assert move.move(alice.club, "ground", yes=True) == 0
+
+
 def test_refuses_a_host_on_which_jobs_of_the_club_exist(alice: Owner) -> None:
     alice.new.every_job = [[{"ID": "pds", "Status": "running"}]]
     _refused(alice, "Jobs of chess exist on the host of ground already: pds")
