@@ -145,9 +145,10 @@ def used_bytes(club: Stack, outputs: Mapping[str, Any], present: ClubOptions | N
         allocation = running_allocation(nomad_jobs.stack_nomad_api(club))
         if allocation is None:
             return None
-        return usage(nomad_access(outputs), allocation, present.disk_gib * GIB if present else None)["disk"]
+        used: int | None = usage(nomad_access(outputs), allocation, present.disk_gib * GIB if present else None)["disk"]
     except ServiceError:
         return None
+    return used
 
 
 def check_disk_quota(club: str, used: int | None, grant: ClubOptions, to: str) -> str:

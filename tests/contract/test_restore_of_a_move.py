@@ -42,28 +42,28 @@ def test_refuses_a_backup_that_is_older_than_the_data_which_a_server_has_served_
 def test_replaces_the_data_that_an_unrecorded_restore_of_the_same_move_left(disaster: Restore) -> None:
     """A command that is killed after the swap does not know that the restore is over."""
     manifest = json.loads((disaster.scenario.snapshot / "manifest.json").read_text())
-    disaster.run(**MOVE)
+    disaster.run(code=0, **MOVE)
     assert newest(disaster.data.path) > manifest["sequence"], "the restore itself writes events"
     disaster.fetch()
-    assert "ready" in disaster.run(**MOVE)
+    assert "ready" in disaster.run(code=0, **MOVE)
 
 
 def test_replaces_restored_data_on_which_no_server_ran_before_the_move_went_back(
     disaster: Restore, in_place: Restore, tmp_path: Path
 ) -> None:
     """The server went on at the old host, with fewer events than the restore had skipped."""
-    disaster.run(**MOVE)
+    disaster.run(code=0, **MOVE)
     in_place.data.take()
     later = tmp_path / "later"
     shutil.copytree(in_place.data.snapshot, later)
     assert json.loads((later / "manifest.json").read_text())["sequence"] < newest(disaster.data.path)
     disaster.fetch(later)
-    disaster.run(**MOVE)
+    disaster.run(code=0, **MOVE)
     assert in_place.scenario.written_after in _uris(disaster.data.path, in_place.scenario.writer.did)
 
 
 def test_refuses_the_same_backup_again_after_the_restored_server_has_run(disaster: Restore) -> None:
-    disaster.run(**MOVE)
+    disaster.run(code=0, **MOVE)
     with disaster.opened() as server:
         disaster.scenario.club.post(_logged_in(server, disaster, disaster.scenario.writer.did), "on the new host")
     disaster.fetch()
@@ -76,14 +76,14 @@ def test_refuses_to_leave_out_an_account_that_the_old_host_has_unless_its_name_i
     output = _refused(disaster)
     assert f"{did}: store.sqlite is damaged" in output
     assert f"To move without them: --without {did}\n" in output
-    assert f"NOT RESTORED: {did}: you left it out" in disaster.run(**WHOLE, NOMAD_META_without=did)
+    assert f"NOT RESTORED: {did}: you left it out" in disaster.run(code=0, **WHOLE, NOMAD_META_without=did)
 
 
 def test_refuses_an_account_of_which_the_backup_has_an_older_copy_only(disaster: Restore) -> None:
     did = disaster.scenario.writer.did
     _note_as_of(disaster, did, "2026-01-03T00:00:00.000Z")
     assert f"{did}: the only whole copy is of 2026-01-03T00:00:00.000Z" in _refused(disaster)
-    assert f"AS OF 2026-01-03T00:00:00.000Z: {did}" in disaster.run(**MOVE), "`./pds restore` takes it"
+    assert f"AS OF 2026-01-03T00:00:00.000Z: {did}" in disaster.run(code=0, **MOVE), "`./pds restore` takes it"
 
 
 def test_the_check_before_a_move_refuses_an_account_whose_newest_copy_could_not_be_made(in_place: Restore) -> None:
@@ -101,7 +101,7 @@ def test_the_check_before_a_move_refuses_an_account_whose_newest_copy_could_not_
     assert f"AS OF {moment}: {did}: store.sqlite is damaged" in output
     assert "would be restored from an older copy, without what was written since" in output
     assert f"To restore without them: --without {did}\n" in output
-    assert "it can be restored" in in_place.run(**check, NOMAD_META_without=did)
+    assert "it can be restored" in in_place.run(code=0, **check, NOMAD_META_without=did)
 
 
 @pytest.mark.parametrize("damaged", ["yes", "no"])
@@ -113,7 +113,7 @@ def test_refuses_losses_of_the_bucket_and_takes_those_of_the_old_host_along(disa
     if damaged == "yes":
         assert f"{did}: the bucket has lost a part of it: blob bafkrei" in _refused(disaster)
     else:
-        assert f"WITH LOSSES: {did}: blob bafkrei" in disaster.run(**WHOLE)
+        assert f"WITH LOSSES: {did}: blob bafkrei" in disaster.run(code=0, **WHOLE)
 
 
 def _note_as_of(restore: Restore, did: str, moment: str) -> None:

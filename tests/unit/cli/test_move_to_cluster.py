@@ -81,7 +81,7 @@ def test_refuses_a_host_that_is_down_before_it_changes_anything(alice: Owner) ->
     alice.down = {"b"}
     with pytest.raises(MoveError, match=r"host b of ground is not ready\. Run `\./pds repair ground` first"):
         move.move(alice.club, "ground", yes=True)
-    assert alice.pulumi.ran == posted(alice.old) == []
+    assert alice.commands() == posted(alice.old) == []
 
 
 def test_does_not_pause_if_the_host_went_down_after_the_first_check(alice: Owner) -> None:
