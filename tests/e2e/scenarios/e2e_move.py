@@ -279,11 +279,15 @@ def test_move_can_be_reversed_before_the_new_server_has_run(scenario: Scenario) 
     assert scenario.moved(scenario.old)
     assert scenario.jobs(scenario.new) == set()
     assert "chess" in scenario.config(scenario.old)["pds:clubs"]
+    assert "chess" not in (scenario.config(scenario.new).get("pds:clubs") or {})
+    assert not (scenario.machine(scenario.new).volume / "clubs/pds-chess").exists(), "jobs would use restored data"
 
 
 def test_move_resumes_after_the_command_was_killed(scenario: Scenario) -> None:
-    """The engine continues; the target host still has a part of the earlier data."""
+    """The engine continues."""
     assert scenario.members
+    scenario.new.configure(clubs={"chess": {"port": NEW, "memory_mib": 768}})
+    scenario.new.pulumi(*UP)
     scenario.members = scenario.members.at(f"http://127.0.0.1:{OLD}")
     with written_to(scenario.members):
         killed(scenario.club, ("--to", "ground"), "2  Pause the PDS", whole=False)
