@@ -7,6 +7,7 @@ from cli.lib import nomad_jobs
 from cli.lib.stack import Stack
 from cli.move import progress, runs
 from cli.move.progress import MoveProgress
+from components.clients.errors import DeadlineError
 from components.clients.nomad import NomadApi
 from components.settings.sections.settings import Settings
 
@@ -26,7 +27,12 @@ def restore_backup(club: Stack, settings: Settings, note: MoveProgress, api: Nom
         lines.append(line)
 
     run = _interrupted(note, api) or _begin(club, settings, note, api)
-    if nomad_jobs.follow(api, run, DEADLINE, show):
+    try:
+        succeeded = nomad_jobs.follow(api, run, DEADLINE, show)
+    except DeadlineError as error:  # the host went down since it was asked
+        succeeded = False
+        print(f"\n{error}")
+    if succeeded:
         return True
     if any(_NEWER_DATA in line for line in lines):
         progress.write(club, replace(note, run=run, newer=True))

@@ -161,15 +161,19 @@ def _refuse_losses(club: Stack, without: Sequence[str]) -> None:
         raise MoveError("The backup failed: see above. Nothing was changed.")
     if not last_backup_is_restorable(api, without):
         raise MoveError(
-            "Some accounts could not be restored: see above. Nothing was changed. Repair them first, or leave each "
-            "behind with '--without DID'."
+            "Some accounts could not be restored, or only an older copy: see above. Nothing was changed. Repair them "
+            "first, or leave each behind with '--without DID'."
         )
 
 
 def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
     """Stop the server, and make a backup of the stopped PDS."""
     target = destination(club, note.to)
-    second_place.refuse_unready(club, note.to)
+    try:
+        second_place.refuse_unready(club, note.to)
+    except MoveError as error:
+        back = f" To start the PDS on its current host: './pds move {club.name} {note.source.flags}'."
+        raise MoveError(f"{error}{back}") from None
     api = nomad_jobs.stack_nomad_api(club)
     runs.wait(api)  # before the pause: a drill of a large PDS takes an hour
     step(2, f"Pause the PDS on {note.source}. Acknowledged writes are on its disk. From now on no client can write.")

@@ -88,6 +88,18 @@ def test_does_not_pause_if_the_host_went_down_after_the_first_check(alice: Owner
     alice.hosts(OLD_HOST, _cluster(chess={"port": 3102, "host": "b"}))
     alice.note(to="ground/b")
     alice.down = {"b"}
-    with pytest.raises(MoveError, match="host b of ground is not ready"):
+    with pytest.raises(MoveError, match=r"host b of ground is not ready.*'\./pds move chess --to dev'"):
         move.move(alice.club, "ground", yes=True)
     assert alice.commands() == [], "a restore could not begin while the PDS is down"
+
+
+def test_names_the_way_back_if_the_host_goes_down_during_the_pause(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.hosts(OLD_HOST, _cluster(chess={"port": 3102, "host": "b"}))
+    alice.new.runs = [[]]
+    assert move.move(alice.club, "ground", yes=True) == 1
+    assert alice.new.stopped == ["pds-restore/dispatch-1-a"]
+    output = capsys.readouterr().out
+    assert "it is not placed on the host" in output
+    assert "or start it there: './pds move chess --to dev'." in output
