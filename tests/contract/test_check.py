@@ -153,6 +153,6 @@ def test_command_prints_a_line_per_check_and_fails_if_there_is_something_to_do(
     assert [line[7:].partition(":")[0] for line in lines if line.startswith("to do")] == [
         *("host", "escrow", "backup"),
     ], "and the stack has no backups"
-    assert lines[-1] == "11 ok, 3 to do, 16 skipped."
+    assert lines[-1] == "11 ok, 3 to do, 18 skipped."
     assert len(lines) == len(CHECKS_BY_NAME) + 2
     assert "--show-secrets" in (tmp_path / "arguments").read_text()
