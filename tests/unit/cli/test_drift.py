@@ -174,7 +174,7 @@ def _never_applied(world: World) -> None:
     world.alice.remember()
 
 
-def _edit(world: World) -> None:
+def edit(world: World) -> None:
     world.nomad.jobs["pds"] = 41
     memory = {"Type": "Edited", "Name": "MemoryMB", "Old": "64", "New": "512"}
     resources = {"Type": "Edited", "Name": "Resources", "Fields": [memory]}
@@ -280,7 +280,7 @@ LOSSES: dict[str, Loss] = {
         repaired={"pds-server-secrets"},
     ),
     "the job's text": Loss(
-        cause=_edit,
+        cause=edit,
         check="jobs",
         remark="pds: pds.pds.Resources.MemoryMB is '64', not '512'",
         repaired={"pds-server-job"},
@@ -398,14 +398,3 @@ def test_a_loss_fails_its_check_and_repair_refreshes_the_resource(world: World, 
     refreshed = {part.removeprefix("**::") for flag, part in pairwise(refresh) if flag == "--target"}
     assert refreshed == (loss.repaired or {"pds-dev"}), "without a repair, only the stack's own resource is refreshed"
     assert [command[0] for command in world.alice.pulumi.ran[1:]] == (["up"] if loss.repaired else [])
-
-
-def test_finds_an_edited_job_after_a_refresh_has_recorded_the_edit(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _edit(world)
-    world.nomad.jobs["pds"] = 40  # as a refresh leaves the state: the new index, without the edited text
-    assert world.result("jobs")[0] is False
-    assert repair.repair(world.alice.stack, world.subject.account, yes=True) == 1  # type: ignore[arg-type]
-    assert "--replace '**::pds-server-job'" in capsys.readouterr().out
-    assert world.alice.pulumi.ran == [], "a replacement stops the server, so the operator chooses the time"

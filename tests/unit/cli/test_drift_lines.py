@@ -8,11 +8,12 @@ import pytest
 
 from cli.check.run import run_check
 from cli.check.site import Site
+from cli.drift import repair
 from tests.support.certificates import Authority, server_context
 from tests.support.ingress_stand_in import Ingress
 from tests.support.leftover_account import ZONE
 from tests.support.programs import settings_of
-from tests.unit.cli.test_drift import World
+from tests.unit.cli.test_drift import World, edit
 from tests.unit.cli.test_drift import world as world
 
 
@@ -89,3 +90,14 @@ def test_says_that_buckets_were_not_looked_at(world: World) -> None:
     ok, remark = world.result("account")
     assert ok
     assert "its buckets were not looked at" in remark
+
+
+def test_finds_an_edited_job_after_a_refresh_has_recorded_the_edit(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(world)
+    world.nomad.jobs["pds"] = 40  # as a refresh leaves the state: the new index, without the edited text
+    assert world.result("jobs")[0] is False
+    assert repair.repair(world.alice.stack, world.subject.account, yes=True) == 1  # type: ignore[arg-type]
+    assert "--replace '**::pds-server-job'" in capsys.readouterr().out
+    assert world.alice.pulumi.ran == [], "a replacement stops the server, so the operator chooses the time"
