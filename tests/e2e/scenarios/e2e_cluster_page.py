@@ -35,6 +35,7 @@ ELSEWHERE = {
     "./pds nomad fleet -- var purge nomad/jobs/pds-nomad-snapshots/repository": "test_nomad_snapshots.py, by the API",
     "./pds adopt fleet a --from main": "e2e_adoption.py",
     "./pds release fleet a --to main": "e2e_adoption.py",
+    "./pds release": "e2e_adoption.py",
     "./pds repair": "e2e_adoption.py",
     "journalctl --unit 'pds-volume-lost@*'": "e2e_machine_cluster.py; a droplet of this e2e environment is a folder",
     "./pds upgrade": "with its stack",

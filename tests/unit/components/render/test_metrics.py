@@ -97,7 +97,7 @@ def test_a_dashboard_has_panels_of_known_series(name: str) -> None:
 
 OF_THE_HOST = {
     "pds_volume_used_bytes", "pds_volume_available_bytes", "pds_club_size_bytes", "pds_club_used_bytes",
-    "pds_run_good_timestamp_seconds",
+    "pds_run_good_timestamp_seconds", "pds_run_failed_timestamp_seconds", "pds_run_findings",
 }  # fmt: skip
 """As `test_metrics_script.py` finds them."""
 
@@ -124,7 +124,7 @@ def test_rules_name_known_series_and_say_what_is_wrong() -> None:
     for rule in rules:
         assert series(rule["expr"]) <= known, rule["alert"]
         labels = set(re.findall(r"\{\{ \$labels\.(\w+) \}\}", rule["summary"]))
-        assert labels <= {"job", "namespace", "task", "club"}
+        assert labels <= {"job", "namespace", "task", "club", "run"}
         assert "{{" not in re.sub(r"\{\{ \$labels\.\w+ \}\}", "", rule["summary"]), "the alerts job knows only labels"
 
 
