@@ -213,7 +213,7 @@ def test_deleted_droplet_and_wiped_volume_are_repaired(running: E2eEnvironment) 
     done = running.pds("repair", "--yes", check=False)
     assert done.code == 1
     assert "REFUSED: the volume is empty" in done.output
-    assert "--path pds.new true" in done.output
+    assert "set 'pds.new' to true in the stack file" in done.output
     no_secret_is_lost(running)
     running.configure(pds={"new": True})
     running.pulumi(*UP)
