@@ -234,12 +234,13 @@ def test_side_files_of_a_snapshot_database_are_not_part_of_it(disaster: Restore,
 # --- refused before anything is touched
 
 
-def _refused(restore: Restore, because: str, **change: str) -> None:
+def _refused(restore: Restore, because: str, **change: str) -> str:
     before = _content(restore.data.path)
     output = restore.run(code=1, **change)
     assert "REFUSED: " in output
     assert because in output
     assert _content(restore.data.path) == before, "a refusal must change nothing"
+    return output
 
 
 @one_line

@@ -3,13 +3,16 @@ operator's decision. `tests/unit/components/render/test_did_documents.py` has ho
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
 from cli.snapshot.did_keys import did_key
 from tests.contract.lines import one_line
-from tests.contract.restores import Restore, Scenario, names_the_key
+from tests.contract.restores import Restore, Scenario, names_the_key, newest
+from tests.contract.test_damaged_accounts import key_of, overwrite_pages
 from tests.contract.test_restore import _client, _departed, _logged_in, _refused, _status
 from tests.support.flawed_proxy import Answer, Request, Rule, flawed_proxy
 
@@ -90,11 +93,60 @@ def test_account_whose_document_names_another_key_is_restored_deactivated(disast
         assert client.query("com.atproto.sync.getRepoStatus", {"did": did})["active"] is False
 
 
-def test_account_alone_is_not_restored_with_another_key_than_its_document_s(in_place: Restore) -> None:
+def test_refuses_to_deactivate_many_accounts_because_of_a_directory_s_answers(disaster: Restore) -> None:
+    """The directory is more likely to be a wrong one, or the backup to be too old, than two members to have changed
+    their keys: both would be locked out."""
+    scenario, other = disaster.scenario, did_key("5d" * 32)
+    dids = [scenario.writer.did, scenario.resting.did]
+    rules = [names_the_key(scenario.directory, did, other) for did in dids]
+    with flawed_proxy(scenario.directory.url) as proxy:
+        proxy.rule = lambda request: next((answer for rule in rules if (answer := rule(request))), None)
+        output = _refused(disaster, "2 of 7 accounts would be deactivated", PDS_DID_PLC_URL=proxy.url)
+        assert f"and the key {other}, and it signs with did:key:z" in output, "one account and both keys are named"
+        assert f"Is {proxy.url} the directory of these accounts?" in output
+        change = {"NOMAD_META_without_directory": "yes", "NOMAD_META_sequence": "1", "PDS_DID_PLC_URL": proxy.url}
+        output = disaster.run(**change)
+    assert f"LEFT OUT: {dids[0]}: its DID document names this server and the key {other}" in output
+    with disaster.opened() as server:
+        assert _status(_client(server, disaster), dids[0]) == "deactivated", "no relay accepts what it signs"
+
+
+def test_account_alone_whose_document_names_another_key_is_restored_deactivated(in_place: Restore) -> None:
+    """The member needs the account on the server to change the document, and posts would reach no relay before."""
     scenario, other = in_place.scenario, did_key("5d" * 32)
     did = scenario.writer.did
+    overwrite_pages(in_place.data, did)
+    before = newest(in_place.data.path)
     with flawed_proxy(scenario.directory.url) as proxy:
         proxy.rule = names_the_key(scenario.directory, did, other)
+        only = {"NOMAD_META_only": did, "PDS_DID_PLC_URL": proxy.url}
+        output = in_place.run(**only)
+        assert f"note: {did}: its DID document names this server and the key {other}" in output
+        output = in_place.run(**only, NOMAD_META_step="in")
+    assert f"LEFT OUT: {did}: its DID document names this server and the key {other}" in output
+    assert "docs/guide/members.md#another-signing-key" in output
+    assert _events_after(in_place, before) == [(did, "account")], "relays drop a commit of this key"
+    with in_place.opened() as server:
+        client = _client(server, in_place)
+        assert _status(client, did) == "deactivated"
+        _logged_in(server, in_place, did)  # asserts the password
+        assert _status(client, scenario.late.did) == "active"
+
+
+def test_account_alone_keeps_the_key_that_its_document_names(in_place: Restore) -> None:
+    """The backup is of before the key changed: it would replace the only key that relays accept."""
+    scenario, changed = in_place.scenario, "5d" * 32
+    did = scenario.writer.did
+    key = key_of(in_place.data, did)
+    key.write_bytes(bytes.fromhex(changed))
+    with flawed_proxy(scenario.directory.url) as proxy:
+        proxy.rule = names_the_key(scenario.directory, did, did_key(changed))
         output = in_place.run(code=1, NOMAD_META_only=did, PDS_DID_PLC_URL=proxy.url)
-    assert f"REFUSED: {did}: its DID document names this server and the key {other}" in output
+    assert f"REFUSED: {did}: its DID document names the key that it has here" in output
     assert "Restore it from a backup with the document's key: --snapshot ID" in output
+    assert key.read_bytes() == bytes.fromhex(changed)
+
+
+def _events_after(restore: Restore, number: int) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(restore.data.path / "sequencer.sqlite")) as db:
+        return db.execute("select did, eventType from repo_seq where seq > ?", (number,)).fetchall()

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from cli.snapshot.did_keys import did_key
 from tests.contract.lines import one_line
-from tests.contract.restores import Restore, newest
+from tests.contract.restores import Restore, names_the_key, newest
 from tests.contract.test_damaged_accounts import lose_a_blob, overwrite_pages, store_of
-from tests.contract.test_restore import _content, _logged_in, _uris
+from tests.contract.test_restore import _client, _content, _logged_in, _status, _uris
 from tests.contract.test_restored_accounts import _fetched
+from tests.support.flawed_proxy import flawed_proxy
 
 pytestmark = [pytest.mark.contract, one_line]
 
@@ -114,6 +116,23 @@ def test_refuses_losses_of_the_bucket_and_takes_those_of_the_old_host_along(disa
         assert f"{did}: the bucket has lost a part of it: blob bafkrei" in _refused(disaster)
     else:
         assert f"WITH LOSSES: {did}: blob bafkrei" in disaster.run(code=0, **WHOLE)
+
+
+def test_account_that_relays_drop_already_stays_in_use_and_is_named(disaster: Restore) -> None:
+    """The old host serves it, and a directory that answers wrongly must not lock out its members."""
+    did, other, manifest = disaster.scenario.writer.did, did_key("5d" * 32), disaster.data.path / ".restore"
+    last = json.loads((manifest / "fetched" / "manifest.json").read_text())["repositories"][did]["rev"]
+    with flawed_proxy(disaster.scenario.directory.url) as proxy:
+        proxy.rule = names_the_key(disaster.scenario.directory, did, other)
+        output = disaster.run(**WHOLE, PDS_DID_PLC_URL=proxy.url)
+    assert f"note: {did}: its DID document names this server and the key {other}" in output
+    assert "It arrives as the old host has it: see docs/guide/members.md#another-signing-key" in output
+    assert f"LEFT OUT: {did}" not in output
+    with disaster.opened() as server:
+        client = _client(server, disaster)
+        assert _status(client, did) == "active"
+        latest = client.query("com.atproto.sync.getLatestCommit", {"did": did})["rev"]
+        assert latest == last, "the move itself must sign nothing that relays drop"
 
 
 def _note_as_of(restore: Restore, did: str, moment: str) -> None:

@@ -166,8 +166,8 @@ function oldAccounts(before) {
 async function outside(accounts, keys, before, manifest, answers) {
   const known = { manifest: manifest.sequence, given: Number(asked("sequence") || 0), old: before.sequence };
   try {
-    const withoutDirectory = asked("without_directory") === "yes";
-    return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions, asked: answers, withoutDirectory });
+    const options = { withoutDirectory: asked("without_directory") === "yes", moves: asked("whole") === "yes" };
+    return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions, asked: answers, ...options });
   } catch (error) {
     if (error instanceof Unknown) throw new Refused(`${error.message} Nothing was changed.`);
     throw error;
@@ -210,6 +210,7 @@ function wholeJob({ manifest, sequencer }, accounts, told, left) {
     repairs: repairs(accounts.chosen),
     moved: told.moved,
     resting: { ...told.resting, ...left.resting },
+    unsigned: asked("whole") === "yes" ? Object.keys(told.unsigned) : [],
     deleted: left.deleted,
     hidden: left.hidden,
     revisions: told.revisions,

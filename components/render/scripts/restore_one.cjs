@@ -10,7 +10,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { Database, Killed, LOSSES, NOT, WHOLE, damageOf, read, sentences } = require("./account_check.cjs");
 const accountsOf = require("./restore_accounts.cjs");
-const { home } = require("./repository.cjs");
+const { home, publicKey } = require("./repository.cjs");
 const request = require("./restore_request.cjs");
 const swaps = require("./restore_swap.cjs");
 const { Unknown, world } = require("./restore_world.cjs");
@@ -51,11 +51,12 @@ async function makeOneReady(did) {
   fs.rmSync(only, { recursive: true, force: true });
   accountsOf.stageAccount(only, did, account, account.manifest.blobs === "disk");
   if (rows) fs.copyFileSync(rows, path.join(only, "account.sqlite"));
-  const ready = { did, of: account.of, verdict: account.verdict, revisions: told.revisions };
+  const ready = { did, of: account.of, verdict: account.verdict, revisions: told.revisions, resting: told.resting[did] };
   fs.writeFileSync(path.join(only, "ready.json"), JSON.stringify(ready));
   swaps.toDisk(only);
   for (const name of [fetched, exchange]) fs.rmSync(name, { recursive: true, force: true });
   if (account.verdict.state === LOSSES) request.tellLosses(did, account.verdict);
+  if (ready.resting) console.log(`note: ${did}: ${ready.resting}`);
   say("ready", `${did} as of ${account.of}, ${account.verdict.state}; the server has not been touched`);
 }
 
@@ -97,16 +98,32 @@ function hasAccount(file, did) {
   }
 }
 
+/**
+ * What the directory and the relays report. An account whose document names another key is restored deactivated: its
+ * member needs it to change the document. It is refused if the volume has the document's key, which would be replaced.
+ */
 async function outsideOf(did, key) {
   const known = { manifest: 0, given: 1, old: 1 };
   const told = await world({ dids: [did], keys: new Map([[did, key]]), hostname, plc, relays, known, revisions: {} }).catch((error) => {
     throw error instanceof Unknown ? new Refused(`${error.message} Nothing was changed.`) : error;
   });
   if (told.moved[did]) throw new Refused(`${did}: ${told.moved[did]}. Nothing was changed.`);
-  if (told.unsigned[did]) {
-    throw new Refused(`${did}: ${told.unsigned[did]}. Nothing was changed. Restore it from a backup with the document's key: --snapshot ID.`);
+  if (told.unsigned[did] && keyOnVolume(did) === told.documents.get(did).key) {
+    throw new Refused(
+      `${did}: its DID document names the key that it has here, and this backup has ${key}. Nothing was changed. Restore it ` +
+        "from a backup with the document's key: --snapshot ID."
+    );
   }
   return told;
+}
+
+/** The did:key of the account's key on the volume; null if there is none that can be read. */
+function keyOnVolume(did) {
+  try {
+    return publicKey(fs.readFileSync(path.join(data, home(did), "key"))).didKey;
+  } catch {
+    return null;
+  }
 }
 
 /** Replaces the current account with the prepared one. The server is stopped. */
@@ -126,16 +143,17 @@ async function putOneInPlace(did, finished) {
   const todo = { step: "out", did, old: swaps.aside(data), back: !there, ...ready };
   swaps.writePlan(data, todo);
   await finishOne(todo);
+  if (ready.resting) console.log(`LEFT OUT: ${did}: ${ready.resting}`);
   say("in place", `${did} as of ${ready.of}; all others are as they were`);
 }
 
 async function finishOne(todo) {
-  const { did, verdict, revisions } = todo;
+  const { did, verdict, revisions, resting } = todo;
   notServing.held?.close(); // the plan keeps every server from starting
   notServing.held = null;
   if (todo.step === "undo") return undoOne(todo);
   if (todo.step !== "events") swaps.swapOne(data, todo);
-  const job = { directory: data, only: did, back: todo.back, repairs: request.repairs(new Map([[did, { verdict }]])), revisions };
+  const job = { directory: data, only: did, back: todo.back, repairs: request.repairs(new Map([[did, { verdict }]])), revisions, resting };
   try {
     if (todo.back) restoreRows(did);
     await request.onTheServer(job);

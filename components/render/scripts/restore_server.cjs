@@ -76,6 +76,7 @@ async function allAccounts(server) {
   const { ctx, job } = server;
   const found = { left: new Map(job.leftOut), notes: [], active: 0, recovered: [] };
   const failed = new Map();
+  const unsigned = new Set(job.unsigned);
   if (job.recover) {
     const { unapplied, recovered } = await recover(server);
     if (unapplied.length > 0) return { unapplied, failed: [] };
@@ -90,7 +91,9 @@ async function allAccounts(server) {
     const status = takedownRef ? "takendown" : deactivatedAt ? "deactivated" : "active";
     let sync = null;
     try {
-      if (fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))) sync = await newRevision(ctx, did, job.revisions[did]);
+      // A moved account whose document names another key stays as it is: relays would drop the commit.
+      const takesOne = !unsigned.has(did) && fs.existsSync(path.join(job.directory, home(did), "store.sqlite"));
+      if (takesOne) sync = await newRevision(ctx, did, job.revisions[did]);
     } catch (error) {
       if (error instanceof Refused || NO_ROOM.includes(error.code)) throw error;
       failed.set(did, `it takes no new revision: ${error.message}`);
@@ -251,11 +254,12 @@ async function oneAccount({ ctx, scripts, job }) {
   const failed = new Map();
   for (const [, loss] of job.repairs) await repair({ ctx, scripts, job }, did, loss, failed);
   if (failed.size > 0) throw new Error(`${did}: ${failed.get(did)}`);
-  const account = accounts(job.directory).find((other) => other.did === did);
   const sync = await newRevision(ctx, did, job.revisions[did]);
+  job.told = true; // also the row of a live account is changed from here on
+  if (job.resting) close(job.directory, did, "deactivatedAt");
+  const account = accounts(job.directory).find((other) => other.did === did);
   const status = account.takedownRef ? "takendown" : account.deactivatedAt ? "deactivated" : "active";
-  job.told = true;
-  if (job.back) await announce(ctx, did, account.handle, status, sync);
+  if (job.back || job.resting) await announce(ctx, did, account.handle, status, sync);
   else if (status === "active") await announceSync(ctx, did, sync);
   return { left: [], notes: [] };
 }

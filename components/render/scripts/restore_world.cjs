@@ -11,7 +11,8 @@ const { held } = require("./verify.cjs");
 const AT_ONCE = 8; // concurrent queries to a relay
 const MARGIN = 10000; // event numbers; relays that were not queried are not further ahead than this
 const PATIENCE = 10000; // ms for a relay's answer
-const SILENT = 0.01; // share of the accounts that can be without an answer of the directory; one can always be
+const TOLERATED = 0.01; // share of the accounts whose answer can be missing or name a foreign key; one always can
+const REMEDY = "see docs/guide/members.md#another-signing-key";
 
 /** The answers do not suffice for a restore. The message lists what is missing. */
 class Unknown extends Error {}
@@ -50,17 +51,18 @@ function oldData(data, accounts) {
  * Queries the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers from
  * other sources: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are already available.
  * Resolves to `documents`, `moved`, `resting`, `unsigned` (DID to why its document names another key than the restored
- * one), `notes`, `sequence`, `revisions` and `statuses`. Throws Unknown if the directory does not answer for too many
- * accounts, or if no event number is known. `withoutDirectory`: the operator restores without its answers, or cannot
- * (undefined).
+ * one), `notes`, `sequence`, `revisions` and `statuses`. Throws Unknown if the directory does not answer or names foreign
+ * keys for too many accounts, or if no event number is known. `withoutDirectory`: the operator restores without its
+ * answers, or cannot (undefined). `moves`: the old host served these data until now, so another key closes no account.
  */
-async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map(), withoutDirectory }) {
+async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map(), withoutDirectory, moves = false }) {
   const rest = dids.filter((did) => !asked.has(did));
   const wanted = new Set(dids);
   const found = new Map([...asked, ...(await documents(rest, plc))].filter(([did]) => wanted.has(did)));
   const { unread, moved, swapped, foreign } = held(keys, found, dids, hostname);
   const unsigned = Object.fromEntries([...swapped, ...foreign]);
   const silent = silentAccounts(dids, unread, plc, withoutDirectory);
+  if (!moves && withoutDirectory === false) refuseForeignKeys(dids, foreign, plc);
   const notes = [...unread].filter(([did]) => !silent.includes(did)).map(([did, why]) => `${did}: ${why}`);
   const answers = await Promise.all(relays.map(async (relay) => [relay, await ask(relay, "getHostStatus", { hostname })]));
   for (const [relay, status] of answers) if (status === null) notes.push(`${relay} did not report its newest event`);
@@ -83,11 +85,12 @@ async function world({ dids, keys, hostname, plc, relays, known, revisions, aske
     notes.push(`${silent.length} accounts are as in the backup, because ${plc} did not answer; ./pds check names those that moved away`);
   }
   const closed = withoutDirectory ? [] : silent;
+  const resting = Object.fromEntries(closed.map((did) => [did, `${unread.get(did)}. The member can reactivate it`]));
   // Relays drop what the server signs for an account whose document names another key.
-  const resting = Object.fromEntries([
-    ...closed.map((did) => [did, `${unread.get(did)}. The member can reactivate it`]),
-    ...Object.entries(unsigned).map(([did, why]) => [did, `${why}. It is deactivated: see docs/guide/members.md#another-signing-key`]),
-  ]);
+  for (const [did, why] of Object.entries(unsigned)) {
+    if (moves) notes.push(`${did}: ${why}. It arrives as the old host has it: ${REMEDY}`);
+    else resting[did] = `${why}. It is deactivated: ${REMEDY}`;
+  }
   return { documents: found, moved: Object.fromEntries(moved), resting, unsigned, notes, sequence: sequence + MARGIN, revisions: seen, statuses };
 }
 
@@ -98,7 +101,7 @@ async function world({ dids, keys, hostname, plc, relays, known, revisions, aske
 function silentAccounts(dids, unread, plc, withoutDirectory) {
   const fromPlc = dids.filter((did) => did.startsWith("did:plc:"));
   const silent = fromPlc.filter((did) => unread.has(did));
-  const tooMany = silent.length > Math.max(1, fromPlc.length * SILENT) || (silent.length > 0 && silent.length === fromPlc.length);
+  const tooMany = silent.length > Math.max(1, fromPlc.length * TOLERATED) || (silent.length > 0 && silent.length === fromPlc.length);
   if (tooMany && !withoutDirectory) {
     const option = " If it stays away, add --without-directory: these accounts are then restored as they are in the backup, also those that moved away.";
     throw new Unknown(
@@ -107,6 +110,21 @@ function silentAccounts(dids, unread, plc, withoutDirectory) {
     );
   }
   return silent;
+}
+
+/**
+ * Refuses a restore after which many members could not write. Then the directory is more likely to be another one, or the
+ * backup to be too old, than each of these members to have changed the key.
+ */
+function refuseForeignKeys(dids, foreign, plc) {
+  const all = foreign.size > 0 && foreign.size === dids.length;
+  if (!all && foreign.size <= Math.max(1, dids.length * TOLERATED)) return;
+  const [did, why] = [...foreign][0];
+  throw new Unknown(
+    `${foreign.size} of ${dids.length} accounts would be deactivated, because relays drop what they sign, as ${did}: ${why}. ` +
+      `Is ${plc} the directory of these accounts? If not, correct PDS_DID_PLC_URL. If it is, restore a backup with the documents' ` +
+      "keys: --snapshot ID. To restore these accounts deactivated, add --without-directory."
+  );
 }
 
 async function repositoriesAt(relay, dids) {

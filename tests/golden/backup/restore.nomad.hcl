@@ -139,11 +139,11 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:429d51a595a70fdb6eb94449181f8a8fdee26d1344f76a0382778e9c3c12891c
+        script "restore.cjs" sha256:461c6afdaafccbda1edfae950474b5094a751ccf521280e0defa0a39b5d40ce8
       }
 
       template {
-        script "restore_server.cjs" sha256:c578beb5c5dc3ff2cf467462d1008f4f1a08de8577318fa0cfb51f362d529eb6
+        script "restore_server.cjs" sha256:585719b40ac9f33c1cb45e8a111099ea0d39d39961f1db8171f7066110292ad9
       }
 
       template {
@@ -187,11 +187,11 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_one.cjs" sha256:2c96e69e1f3aa910da8dc8188050367f76213c95129e8bbe01cee86a2884b033
+        script "restore_one.cjs" sha256:e2a4ce038f4d22763a948258c64cd26df8f55203847be77b3b1e8d8cfe9c6bea
       }
 
       template {
-        script "restore_world.cjs" sha256:95a72f28f0ee29b62643f4b087df279670866ef89977c26ec3b62529e36176f5
+        script "restore_world.cjs" sha256:ac37735b4abd4bcd932ad9f0fabf583dcd4adc6f4c3a8bad508593752f93c830
       }
 
       template {
