@@ -14,6 +14,8 @@ import libipld
 from cli.snapshot.did_keys import did_key, public_key
 from cli.snapshot.repository import is_signed
 
+_GUIDE = "docs/guide/members.md#another-signing-key"
+
 
 def directory_data(plc_url: str, did: str) -> dict[str, Any]:
     """Return the directory's present data of `did`. Raises httpx.HTTPError."""
@@ -50,13 +52,17 @@ def signature_fault(data: Mapping[str, Any], did: str, car: bytes, revision: str
     key = data["verificationMethods"].get("atproto")
     if key is None:
         return "the document names no signing key, so relays drop what the account writes"
+    try:
+        named = public_key(key)
+    except ValueError as error:
+        return f"the document names a signing key that relays cannot use ({error}). See {_GUIDE}"
     header, blocks = libipld.decode_car(car)
     commit = blocks[header["roots"][0]]
     if commit["did"] != did:
         return f"its repository is of {commit['did']}"
-    if is_signed(commit, public_key(key)) or commit["rev"] != revision:
+    if is_signed(commit, named) or commit["rev"] != revision:
         return None
     return (
         f"the document names the key {key}, which did not sign the newest commit here, so relays drop what the account "
-        "writes. See docs/guide/members.md#another-signing-key"
+        f"writes. See {_GUIDE}"
     )
