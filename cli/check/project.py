@@ -35,7 +35,9 @@ def _older_nomad(subject: Subject) -> str:
     except ServiceError:
         return ""  # another check reports it
     wanted = subject.settings.nomad.version
-    old = [node["Version"] for node in nodes if version_numbers(node["Version"]) < version_numbers(wanted)]
+    # Nomad lists a lost or rebuilt node for a day (node_gc_threshold).
+    running = [node["Version"] for node in nodes if node["Status"] == "ready"]
+    old = [version for version in running if version_numbers(version) < version_numbers(wanted)]
     return f"the host runs Nomad {old[0]}, and the stack file names {wanted}" if old else ""
 
 

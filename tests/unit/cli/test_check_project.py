@@ -33,7 +33,11 @@ def _host(answer: Answer, born: str = "of yesterday") -> CheckVerdict:
 
 @pytest.mark.parametrize(
     "answer",
-    [(200, [{"Version": "2.0.6"}]), (200, [{"Version": "2.1.0"}]), (500, "No cluster leader")],
+    [
+        (200, [{"Version": "2.0.6", "Status": "ready"}]),
+        (200, [{"Version": "2.1.0", "Status": "ready"}]),
+        (500, "No cluster leader"),
+    ],
     ids=["as in the stack file", "newer", "no answer"],
 )
 def test_an_older_cloud_init_is_nothing_to_do(answer: Answer) -> None:
@@ -43,12 +47,18 @@ def test_an_older_cloud_init_is_nothing_to_do(answer: Answer) -> None:
 
 
 def test_an_older_nomad_than_the_stack_file_names_is_to_be_replaced() -> None:
-    verdict = _host((200, [{"Version": "2.0.5"}]))
+    verdict = _host((200, [{"Version": "2.0.5", "Status": "ready"}]))
     assert verdict.ok is False
     assert verdict.remark == (
         "the host runs Nomad 2.0.5, and the stack file names 2.0.6. Raise 'host.generation' to rebuild the host."
     )
 
 
+def test_the_node_of_a_lost_host_is_not_to_be_replaced() -> None:
+    """Nomad lists it for a day, and the host that runs now would be rebuilt for nothing."""
+    nodes = [{"Version": "2.0.5", "Status": "down"}, {"Version": "2.0.6", "Status": "ready"}]
+    assert _host((200, nodes)).ok is None
+
+
 def test_a_host_of_the_current_cloud_init_passes_whatever_runs_there() -> None:
-    assert _host((200, [{"Version": "2.0.5"}]), born="of today").ok
+    assert _host((200, [{"Version": "2.0.5", "Status": "ready"}]), born="of today").ok
