@@ -12,6 +12,7 @@ that members do not get.
 A DNS record that the stack file does not ask for is checked only with `--mail`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ SEND_SCRIPT = Path(__file__).with_name("send_mail.cjs")
 _BLOCKED_PORTS = ", ".join(map(str, sorted(BLOCKED_SMTP_PORTS)))
 _MOST_LEVELS = 8
 """Names that are queried for a DMARC record: the sender's domain and those above it."""
+_TRY_LATER = re.compile(r"4\d\d[ -]")
+"""A relay's answer to a client that may repeat the command (RFC 5321, section 4.2.1)."""
 _RESET = "/xrpc/com.atproto.server.requestPasswordReset"
 
 
@@ -124,6 +127,8 @@ def _relay(subject: Subject) -> str:
 
 def _remedy(subject: Subject, answer: RelayAnswer) -> str:
     sender = subject.environment.get("PDS_EMAIL_FROM_ADDRESS", "")
+    if _TRY_LATER.match(answer.response):
+        return "It refuses for now: repeat the check later. If it stays so, read the relay's log."
     if answer.command.startswith("AUTH") or answer.code == "EAUTH":
         return "It refuses user or password: correct 'mail.user' and 'mail.password', then `pulumi up`."
     if answer.command.startswith("MAIL FROM"):

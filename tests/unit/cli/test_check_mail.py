@@ -122,6 +122,9 @@ REFUSALS = [
     ("535 5.7.8 invalid", "EAUTH", "AUTH PLAIN", "'mail.user' and 'mail.password'"),
     ("550 not verified", "EENVELOPE", "MAIL FROM", "refuses the sender pds@noted.at: verify its domain"),
     ("554 sandbox", "EENVELOPE", "RCPT TO", f"refuses the recipient {TO}"),
+    ("421 4.7.0 busy", "EPROTOCOL", "EHLO", "It refuses for now: repeat the check later"),
+    ("454 4.7.0 Temporary authentication failure", "EAUTH", "AUTH PLAIN", "It refuses for now: repeat the check later"),
+    ("451 greylisted", "EENVELOPE", "RCPT TO", "It refuses for now: repeat the check later"),
     ("554 rejected", "EMESSAGE", "DATA", "verify its domain at the relay, and read its log"),
     ("Connection timeout", "ETIMEDOUT", "CONN", "DigitalOcean blocks the ports 25, 465, 587"),
     ("getaddrinfo ENOTFOUND", "EDNS", "CONN", "'mail.host'"),
@@ -151,7 +154,7 @@ def test_without_an_address_the_container_only_logs_in(monkeypatch: pytest.Monke
     assert json.loads(query["command"][0]) == ["node", "-e", SEND_SCRIPT.read_text()]
 
 
-@pytest.mark.parametrize(("response", "code", "command", "remedy"), [REFUSALS[0], REFUSALS[4], REFUSALS[5]])
+@pytest.mark.parametrize(("response", "code", "command", "remedy"), [REFUSALS[0], REFUSALS[3], *REFUSALS[7:9]])
 def test_a_login_that_the_relay_refuses_or_does_not_answer_is_to_do(
     response: str, code: str, command: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
