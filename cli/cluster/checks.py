@@ -14,7 +14,7 @@ from cli.check.subject import CheckVerdict, failed, passed, skipped
 from cli.cluster.hosts import Cluster
 from cli.errors import CommandError
 from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
-from cli.lib.nomad_exec import nomad_access, nomad_api
+from cli.lib.nomad_exec import certificate_end, nomad_access, nomad_api
 from cli.lib.stack import Stack, State
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
@@ -38,6 +38,8 @@ from offline.stackfile import read_settings
 _VOLUME = "/srv/nomad"
 _FAILED = {"notify_failed": "cluster.takeover.notify_url", "ping_failed": "cluster.takeover.ping_url"}
 """Items of the takeover's variable: its last failures to reach a person."""
+_CERTIFICATE_DAYS = 30
+"""The certificate is renewed by an `up` in its last two months (components/host/certificates.py)."""
 _UNHEALTHY = 429
 """Nomad's status if a server is unhealthy; the body has the whole answer (command/agent/operator_endpoint.go)."""
 
@@ -119,6 +121,7 @@ def _checks(subject: ClusterSubject) -> Iterator[tuple[str, Callable[[], CheckVe
     yield "account", lambda: digitalocean.cluster_resources(stack, subject.state, subject.account)
     yield "escrow", lambda: escrow(subject)
     yield "clubs", lambda: clubs(subject)
+    yield "client certificate", lambda: certificate(subject)
 
 
 def address(subject: ClusterSubject) -> CheckVerdict:
@@ -364,6 +367,14 @@ def token(subject: ClusterSubject) -> CheckVerdict:
         "accepted for all that a takeover reads. `pulumi up` tried its rights to detach, attach and assign when it was "
         "set"
     )
+
+
+def certificate(subject: ClusterSubject) -> CheckVerdict:
+    """Check when the client certificate ends: `up` and every command of the cluster need it."""
+    end = certificate_end(str(subject.cluster.outputs["nomad_client_cert_pem"]))
+    if end is None or (end - datetime.now(UTC)).days >= _CERTIFICATE_DAYS:
+        return passed(f"ends on {end:%Y-%m-%d}" if end else "Nomad has no TLS")
+    return failed(f"ends on {end:%Y-%m-%d}. After that no command reaches Nomad. {subject.apply} renews it.")
 
 
 def clubs(subject: ClusterSubject) -> CheckVerdict:

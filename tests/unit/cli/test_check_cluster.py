@@ -22,6 +22,7 @@ from components.takeover.decide import Droplet, Rules
 from components.takeover.passes import Passes
 from components.takeover.services import Refused
 from tests.support.answers import Answers
+from tests.support.certificates import Authority
 from tests.support.fake_servers import FakeClusterWithServers, ServersAccount
 from tests.support.programs import CLUSTER
 
@@ -41,6 +42,7 @@ OUTPUTS: dict[str, Any] = {
     "ipv4": "203.0.113.9",
     "worker_tag": "workers",
     "clubs": {"chess": {"datacenter": "a"}, "rooks": {"datacenter": "b"}},
+    "nomad_client_cert_pem": Authority("Nomad").issue("client", client=True, days=90).cert_pem,
 }
 
 
@@ -123,6 +125,7 @@ def test_a_healthy_cluster_has_nothing_to_do(world: World, monkeypatch: pytest.M
     assert list(found) == [
         "servers' address", "servers", "host a", "disk a", "ingress a", "host b", "disk b", "ingress b", "spares",
         "takeover", "takeover's token", "snapshots", "machines", "firewall", "account", "escrow", "clubs",
+        "client certificate",
     ]  # fmt: skip
     assert found["servers"][1] == "3 of 3 are healthy, and 1 may be lost"
     assert found["host a"][1] == "on worker 1, droplet 1, with its volume and ip-a; clubs chess"
@@ -228,6 +231,11 @@ def _moving(world: World) -> None:
     world.settings = read({**CLUSTER, "clubs": {**CLUSTER["clubs"], "chess": chess}}, "Pulumi.fleet.yaml", "fleet")
 
 
+def _ending(world: World) -> None:
+    pem = Authority("Nomad").issue("client", client=True, days=20).cert_pem
+    world.outputs["nomad_client_cert_pem"] = pem
+
+
 @pytest.mark.parametrize(
     ("change", "name", "words"),
     [
@@ -276,6 +284,7 @@ def _moving(world: World) -> None:
         (_old_server, "machines", "server 1 runs Nomad 2.0.4, and the stack file names"),
         (_unapplied, "clubs", "chess: not applied. Run `pulumi up --stack fleet`"),
         (_moving, "clubs", "`./pds move chess --to fleet` continues"),
+        (_ending, "client certificate", "After that no command reaches Nomad. `pulumi up --stack fleet` renews it"),
     ],
 )
 def test_names_what_is_wrong_and_the_remedy(
