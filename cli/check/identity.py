@@ -243,9 +243,12 @@ def _identity_fault(subject: Subject, account: ActiveAccount, data: dict[str, An
 def _signature_fault(subject: Subject, did: str, data: dict[str, Any]) -> str | None:
     # The proof of a record, also of one that does not exist, begins with the newest commit.
     proof = {"did": did, "collection": "app.bsky.actor.profile", "rkey": "self"}
-    record = _query(subject, "sync.getRecord", proof)
-    latest = _query(subject, "sync.getLatestCommit", {"did": did})
-    return signature_fault(data, did, record.raise_for_status().content, latest.raise_for_status().json()["rev"])
+    car = _query(subject, "sync.getRecord", proof).raise_for_status().content
+
+    def revision() -> str:
+        return str(_query(subject, "sync.getLatestCommit", {"did": did}).raise_for_status().json()["rev"])
+
+    return signature_fault(data, did, car, revision)
 
 
 def _recovery_keys(subject: Subject, handle: str) -> tuple[str | None, str | None]:

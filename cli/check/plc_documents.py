@@ -5,7 +5,7 @@ Owns: the comparison, and the request to the directory. Does not own: which acco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
@@ -43,11 +43,12 @@ def missing_keys(data: Mapping[str, Any], wanted: Iterable[str | None]) -> list[
     return [key for key in wanted if key and key not in data["rotationKeys"]]
 
 
-def signature_fault(data: Mapping[str, Any], did: str, car: bytes, revision: str) -> str | None:
+def signature_fault(data: Mapping[str, Any], did: str, car: bytes, revision: Callable[[], str]) -> str | None:
     """Return why relays drop what an account of ours writes, or None.
 
-    `car` has the newest commit of its repository as its root, and `revision` is the repository's. A commit at another
-    revision was imported from the account's old server, and proves nothing (`commitProblems` in repository.cjs).
+    `car` has the newest commit of its repository as its root, and `revision` returns the repository's. A commit at
+    another revision was imported from the account's old server, and proves nothing (`commitProblems` in
+    repository.cjs).
     """
     key = data["verificationMethods"].get("atproto")
     if key is None:
@@ -60,7 +61,7 @@ def signature_fault(data: Mapping[str, Any], did: str, car: bytes, revision: str
     commit = blocks[header["roots"][0]]
     if commit["did"] != did:
         return f"its repository is of {commit['did']}"
-    if is_signed(commit, named) or commit["rev"] != revision:
+    if is_signed(commit, named) or commit["rev"] != revision():
         return None
     return (
         f"the document names the key {key}, which did not sign the newest commit here, so relays drop what the account "
