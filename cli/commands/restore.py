@@ -18,7 +18,8 @@ from cli.registry import Topic, command, did_option, stack_argument, stack_optio
             "from --snapshot.")  # fmt: skip
 @did_option("--without", multiple=True, help="Account to leave out; can be repeated.")
 @click.option("--without-directory", is_flag=True, help="Restore although the directory of identities does not answer: "
-              "accounts without an answer as they are in the backup, also those that moved away.")  # fmt: skip
+              "accounts without an answer as they are in the backup, also those that moved away, and accounts whose "
+              "documents name another key deactivated.")  # fmt: skip
 @click.option("--without-departures", is_flag=True, help="Restore although the list of departures cannot be fetched: "
               "accounts that were deleted or taken down after the backup come back.")  # fmt: skip
 @stack_option("--to", help="Target stack, with the same hostname (default: the stack itself).")
