@@ -105,7 +105,7 @@ def test_refuses_to_deactivate_many_accounts_because_of_a_directory_s_answers(di
         assert f"and the key {other}, and it signs with did:key:z" in output, "one account and both keys are named"
         assert f"Is {proxy.url} the directory of these accounts?" in output
         change = {"NOMAD_META_without_directory": "yes", "NOMAD_META_sequence": "1", "PDS_DID_PLC_URL": proxy.url}
-        output = disaster.run(**change)
+        output = disaster.run(code=0, **change)
     assert f"LEFT OUT: {dids[0]}: its DID document names this server and the key {other}" in output
     with disaster.opened() as server:
         assert _status(_client(server, disaster), dids[0]) == "deactivated", "no relay accepts what it signs"
@@ -120,9 +120,9 @@ def test_account_alone_whose_document_names_another_key_is_restored_deactivated(
     with flawed_proxy(scenario.directory.url) as proxy:
         proxy.rule = names_the_key(scenario.directory, did, other)
         only = {"NOMAD_META_only": did, "PDS_DID_PLC_URL": proxy.url}
-        output = in_place.run(**only)
+        output = in_place.run(code=0, **only)
         assert f"note: {did}: its DID document names this server and the key {other}" in output
-        output = in_place.run(**only, NOMAD_META_step="in")
+        output = in_place.run(code=0, **only, NOMAD_META_step="in")
     assert f"LEFT OUT: {did}: its DID document names this server and the key {other}" in output
     assert "docs/guide/members.md#another-signing-key" in output
     assert _events_after(in_place, before) == [(did, "account")], "relays drop a commit of this key"

@@ -124,7 +124,7 @@ def test_account_that_relays_drop_already_stays_in_use_and_is_named(disaster: Re
     last = json.loads((manifest / "fetched" / "manifest.json").read_text())["repositories"][did]["rev"]
     with flawed_proxy(disaster.scenario.directory.url) as proxy:
         proxy.rule = names_the_key(disaster.scenario.directory, did, other)
-        output = disaster.run(**WHOLE, PDS_DID_PLC_URL=proxy.url)
+        output = disaster.run(code=0, **WHOLE, PDS_DID_PLC_URL=proxy.url)
     assert f"note: {did}: its DID document names this server and the key {other}" in output
     assert "It arrives as the old host has it: see docs/guide/members.md#another-signing-key" in output
     assert f"LEFT OUT: {did}" not in output
