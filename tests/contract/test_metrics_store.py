@@ -283,7 +283,7 @@ def test_the_alerts_job_sends_what_fires_and_only_then(store: Store, switch: Swi
     assert run_alerts(tmp_path, switch.url, script=script / "alerts.cjs", **environment).returncode == 0
     wrong = run_alerts(tmp_path, switch.url, script=script / "alerts.cjs", **environment | {"METRICS_PASSWORD": "x"})
     assert PASSWORD not in wrong.stdout + wrong.stderr
-    (path, text), _up, (_path, refused) = switch.pings
+    _up, (path, text), _up_again, (_path, refused) = switch.pings
     assert path.endswith("/fail")
     assert "club1: task pds ran out of memory and was killed" in text
     assert "the metrics store answered 401 to the rule TargetDown" in refused

@@ -3,7 +3,8 @@
 // it also detects a lost host.
 //
 // A switch notifies when its status changes, and only then (Check.ping in hc/api/models.py of Healthchecks). So a reason
-// that lasts would hide every later one. While the switch is down, a run with a new reason pings PING_URL before /fail.
+// that lasts would hide every later one. If the switch may be down, a run with a new reason pings PING_URL before /fail.
+// Its status is unknown after a restore to a new volume, for example.
 //
 // DATA/.run-status/told.json has what the switch accepted: its status; `seen`, from the key of a lasting reason to the
 // time of the last message with it; `sent`, from the key of any other reason to its text and time. alerts.json beside it
@@ -80,7 +81,7 @@ async function report({ reasons, fresh, summary, before, silent }) {
   const lasting = reasons.filter((reason) => !reason.once && !fresh.includes(reason));
   if (fresh.length + lasting.length === 0) return await ping("", summary, before);
   let status = before;
-  if (fresh.length > 0 && (before === DOWN || (silent && before !== NO_FAIL))) {
+  if (fresh.length > 0 && before !== NO_FAIL && (before !== UP || silent)) {
     const first = await ping("", `an alarm follows: ${message(fresh)}`, before);
     if (first.problem) return first;
     status = first.status;

@@ -64,7 +64,7 @@ job "pds-alerts" {
       }
 
       template {
-        script "alerts.cjs" sha256:f5eef2ece91982835aae4cb1075ee0c30c525bc863c083a26354ce43faa0884b
+        script "alerts.cjs" sha256:eeee49a15b89c52077e7d6ab9ce4b417b5cae8ded0104ee91eb1924bf2285de6
       }
 
       template {

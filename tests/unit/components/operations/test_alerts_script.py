@@ -128,7 +128,7 @@ def test_pings_for_a_new_server_without_accounts(tmp_path: Path, switch: Switch)
 
 def test_reports_a_volume_above_the_limit_as_a_failure(tmp_path: Path, switch: Switch) -> None:
     assert run_alerts(tmp_path, switch.url, percent=0).returncode == 0
-    ((path, body),) = switch.pings
+    path, body = switch.pings[-1]
     assert path == "/secret-of-the-switch/fail"
     assert "raise 'volume.size_gib'" in body, "the message must name the remedy"
 
@@ -149,8 +149,8 @@ def test_reports_the_account_count_as_a_failure_from_the_limit_on(
     for number in range(count):
         make_account(tmp_path, number)
     assert run_alerts(tmp_path, switch.url, accounts=5).returncode == 0
-    assert switch.pings[0][0] == path
-    assert f"{count} accounts" in switch.pings[0][1]
+    assert switch.pings[-1][0] == path
+    assert f"{count} accounts" in switch.pings[-1][1]
 
 
 # --- backups and drills
@@ -197,7 +197,7 @@ def test_reports_an_overdue_or_failed_backup_or_drill(
     tmp_path: Path, switch: Switch, statuses: dict[str, dict[str, str]], problem: str | None
 ) -> None:
     with_run_statuses(tmp_path, switch.url, statuses)
-    ((path, body),) = switch.pings
+    path, body = switch.pings[-1]
     assert path.endswith("/fail") == (problem is not None), body
     assert problem is None or problem in body
 
@@ -222,7 +222,7 @@ def test_a_late_backup_does_not_hide_a_failed_drill(tmp_path: Path, switch: Swit
 def test_a_success_in_the_future_counts_as_none(tmp_path: Path, switch: Switch) -> None:
     """The host's clock was ahead: until that time no backup would be overdue."""
     with_run_statuses(tmp_path, switch.url, GOOD | {"backup": {"first": ago(900), "good": ago(-8760)}})
-    ((path, body),) = switch.pings
+    path, body = switch.pings[-1]
     assert path.endswith("/fail")
     assert "no good backup since" in body
     assert "the host's clock was ahead" in body
@@ -235,7 +235,7 @@ def test_new_pds_has_hours_for_its_first_backup(tmp_path: Path, switch: Switch) 
 
 def test_reports_an_unreadable_volume_as_a_failure(tmp_path: Path, switch: Switch) -> None:
     run_alerts(tmp_path / "nothing", switch.url)
-    ((path, body),) = switch.pings
+    path, body = switch.pings[-1]
     assert path.endswith("/fail")
     assert "cannot be read: ENOENT" in body
 

@@ -87,7 +87,7 @@ def test_a_lasting_reason_hides_no_later_one(host: Host) -> None:
     assert re.match(r"noted.at: an alarm follows: the backup of \S+ failed: AccessDenied$", up[1]), up
     assert down[0] == "down"
     assert re.match(r"noted.at: the backup of \S+ failed: AccessDenied; the volume is", down[1]), "the new one is first"
-    assert len(host.switch.pings) == 7, "one further ping in one run"
+    assert len(host.switch.pings) == 8, "one further ping at each new reason"
     host.record(backup=LATE)
     assert "no good backup since" in host.run(3, percent=0)[-1][1], "hours without a backup are worse than one failure"
     host.record(**GOOD)
@@ -188,6 +188,20 @@ def test_a_reason_is_new_to_a_switch_that_went_down_without_pings(host: Host) ->
     host.switch.change("down", "no ping for 30 minutes")
     host.record(backup=FAILED)
     assert [status for status, _ in host.run(hours=3)] == ["up", "down"]
+
+
+@pytest.mark.parametrize("told", [None, {"did:plc:eve": "x"}])
+def test_a_reason_is_new_to_a_switch_of_unknown_status(host: Host, told: dict[str, str] | None) -> None:
+    """After a restore to a new volume the switch is down, and the volume has no record of it or another one."""
+    host.switch.status = "down"
+    host.record(backup=LATE, **({"told": told} if told else {}))
+    up, down = host.run(3)
+    assert (up[0], down[0], "no good backup since" in down[1]) == ("up", "down", True)
+
+
+def test_a_new_check_gets_one_message_for_the_first_reason(host: Host) -> None:
+    host.record(backup=LATE)
+    assert [status for status, _ in host.run(3)] == ["down"], "a check that becomes up for the first time sends none"
 
 
 def test_a_service_without_fail_gets_no_success_while_a_reason_lasts(host: Host) -> None:
