@@ -103,7 +103,8 @@ function damaged() {
   const found = {};
   for (const name of ["drill", "backup"]) {
     for (const [did, { state, what }] of Object.entries(load(name).findings ?? {})) {
-      found[did] = { key: did, once: state === LOST ? LOST_AGAIN : Infinity, text: `${did}: ${state}: ${what}` };
+      const key = `${did}: ${state}: ${String(what).replace(/\d+/g, "#")}`; // without measured numbers
+      found[did] = { key, once: state === LOST ? LOST_AGAIN : Infinity, text: `${did}: ${state}: ${what}` };
     }
   }
   return Object.values(found);

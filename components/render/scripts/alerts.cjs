@@ -6,9 +6,10 @@
 // that lasts would hide every later one. If the switch may be down, a run with a new reason pings PING_URL before /fail.
 // Its status is unknown after a restore to a new volume, for example.
 //
-// DATA/.run-status/told.json has what the switch accepted: its status; `seen`, from the key of a lasting reason to the
-// time of the last message with it; `sent`, from the key of any other reason to its text and time. alerts.json beside it
-// is the status of this job itself, for `./pds check`.
+// DATA/.run-status/told.json has what the switch accepted: its status, and `known`, from the key of a reason to when it was
+// last `seen` and last `told` as a new one, and whether it is a `lasting` one. A reason that comes and goes is told once: it
+// is new again after some time without it, and a lasting one holds the switch down for that time. alerts.json beside it is
+// the status of this job itself, for `./pds check`.
 "use strict";
 
 const fs = require("node:fs");
@@ -19,7 +20,8 @@ const { begin, end, load, save } = require("./run_status.cjs");
 const NAMED = 8; // reasons in one message
 const RUN = 15 * 60000; // ms from one run to the next
 const RUNS = 96; // a day
-const QUIET = 4 * RUN; // a reason that comes back sooner is not new
+const QUIET = 4 * RUN; // a lasting reason that comes back sooner is not new
+const LONG_QUIET = RUNS * RUN; // and any other one: a backup may find a fault of an account in every second run only
 const TOLD = "told";
 const [UP, DOWN, NO_FAIL] = ["up", "down", "has no /fail"];
 
@@ -41,10 +43,11 @@ async function main() {
   }
   // Without pings for so long, the switch went down by itself.
   const silent = between(now, Date.parse(good)) > 1.5 * RUN;
-  const { problem, status } = await report({ reasons, fresh, summary, before: told.status, silent });
+  const over = ended(reasons, told, now);
+  const { problem, status } = await report({ reasons, fresh, over, summary, before: told.status, silent });
   if (problem) console.error(problem);
   try {
-    save(TOLD, problem ? { ...told, status } : { status, ...afterwards(reasons, fresh, told, now) });
+    save(TOLD, problem ? { ...told, status } : { status, known: afterwards(reasons, fresh, told, now) });
     end("alerts", problem ? [problem] : []);
   } catch (error) {
     console.error(`could not record what was sent: ${error.code}`);
@@ -66,20 +69,26 @@ function lastWritten() {
   }
 }
 
-function isNew({ key, text, once }, { seen = {}, sent = {} }, now) {
-  if (!once) return !(between(now, Date.parse(seen[key])) < QUIET);
-  const before = sent[key];
-  return !before || withoutNumbers(before.text) !== withoutNumbers(text) || between(now, Date.parse(before.at)) > once;
+function isNew({ key, once }, { known }, now) {
+  const { seen, told } = known?.[key] ?? {};
+  const isRecent = between(now, Date.parse(seen)) < (once ? LONG_QUIET : QUIET);
+  return !isRecent || between(now, Date.parse(told)) > once;
 }
 
-function withoutNumbers(text) {
-  return text.replace(/\d+/g, "#");
+/** The keys of lasting reasons that ended a moment ago, and may come back. */
+function ended(reasons, { known }, now) {
+  const isRecent = ([, { lasting, seen }]) => lasting && between(now, Date.parse(seen)) < QUIET;
+  const recent = Object.entries(known ?? {}).filter(isRecent).map(([key]) => key);
+  return recent.filter((key) => !reasons.some((reason) => reason.key === key));
 }
 
 /** Sends the reasons, the `fresh` ones first. Returns the switch's status, and the `problem` if it lacks the message. */
-async function report({ reasons, fresh, summary, before, silent }) {
+async function report({ reasons, fresh, over, summary, before, silent }) {
   const lasting = reasons.filter((reason) => !reason.once && !fresh.includes(reason));
-  if (fresh.length + lasting.length === 0) return await ping("", summary, before);
+  if (fresh.length + lasting.length === 0) {
+    if (over.length === 0 || before !== DOWN) return await ping("", summary, before);
+    return await ping("/fail", `${summary}; ended less than an hour ago: ${over.join(", ")}`, before);
+  }
   let status = before;
   if (fresh.length > 0 && before !== NO_FAIL && (before !== UP || silent)) {
     const first = await ping("", `an alarm follows: ${message(fresh)}`, before);
@@ -115,17 +124,16 @@ async function ping(suffix, what, before) {
   }
 }
 
-/** What the next run has to know after a message that the switch accepted. */
-function afterwards(reasons, fresh, told, now) {
+/** `known` after a message that the switch accepted. */
+function afterwards(reasons, fresh, { known = {} }, now) {
   const at = new Date(now).toISOString();
-  const seen = Object.entries(told.seen ?? {}).filter(([, time]) => between(now, Date.parse(time)) < QUIET);
-  const sent = reasons.some(({ key }) => key === "unreadable") ? Object.entries(told.sent ?? {}) : [];
+  const next = Object.entries(known).filter(([, { seen }]) => between(now, Date.parse(seen)) < LONG_QUIET);
   for (const reason of reasons) {
-    const { key, text, once } = reason;
-    if (!once) seen.push([key, at]);
-    else sent.push([key, fresh.includes(reason) ? { text, at } : told.sent[key]]);
+    const { key, once } = reason;
+    if (fresh.includes(reason)) next.push([key, { lasting: !once, seen: at, told: at }]);
+    else if (known[key]) next.push([key, { ...known[key], seen: at }]);
   }
-  return { seen: Object.fromEntries(seen), sent: Object.fromEntries(sent) };
+  return Object.fromEntries(next);
 }
 
 main();

@@ -62,11 +62,11 @@ job "pds-alerts" {
       }
 
       template {
-        script "alerts.cjs" sha256:eeee49a15b89c52077e7d6ab9ce4b417b5cae8ded0104ee91eb1924bf2285de6
+        script "alerts.cjs" sha256:9edf3564c2df937e443aedc18f59499e7920df5401a5841029ca37dcaa182c4a
       }
 
       template {
-        script "alert_reasons.cjs" sha256:844656cb770b2afa2128683544fea67c42e993455435fc9fda2fe8d6a4d7f055
+        script "alert_reasons.cjs" sha256:5f99781d58831be684b4348e24e37283089e16f9b7ecee1006232eae4ce81c56
       }
 
       template {

@@ -209,7 +209,7 @@ def test_reports_a_run_that_has_not_ended_for_hours(tmp_path: Path, switch: Swit
     )
     (tmp_path / ".run-status" / "drill.json").write_text(json.dumps({"good": ago(20), "began": ago(0.1)}))
     run_alerts(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
-    assert not switch.pings[-1][0].endswith("/fail"), "a run in progress is not a failure"
+    assert switch.pings[-1][1].endswith("ended less than an hour ago: drill"), "a run in progress is not a failure"
 
 
 def test_a_late_backup_does_not_hide_a_failed_drill(tmp_path: Path, switch: Switch) -> None:
