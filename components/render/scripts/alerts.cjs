@@ -23,6 +23,7 @@ const RUNS = 96; // a day
 const QUIET = 4 * RUN; // a lasting reason that comes back sooner is not new
 const LONG_QUIET = RUNS * RUN; // and any other one: a backup may find a fault of an account in every second run only
 const TOLD = "told";
+const NO_SUCH = [400, 404, 405, 410]; // not 408 or 429, which a service with /fail answers for a moment
 const [UP, DOWN, NO_FAIL] = ["up", "down", "has no /fail"];
 
 async function main() {
@@ -112,8 +113,7 @@ async function ping(suffix, what, before) {
     const url = process.env.PING_URL + suffix;
     const answer = await fetch(url, { method: "POST", body: text, signal: AbortSignal.timeout(30000) });
     if (!answer.ok) {
-      const refused = suffix && answer.status >= 400 && answer.status < 500;
-      return { status: refused ? NO_FAIL : before, problem: `the ping was answered with ${answer.status}` };
+      return { status: suffix && NO_SUCH.includes(answer.status) ? NO_FAIL : before, problem: `the ping was answered with ${answer.status}` };
     }
     // hc-ping.com answers 200 for a deleted check, and above its limit of pings.
     const [ignored] = /not found|rate limited/i.exec(await answer.text()) ?? [];

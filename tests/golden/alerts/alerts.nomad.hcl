@@ -62,7 +62,7 @@ job "pds-alerts" {
       }
 
       template {
-        script "alerts.cjs" sha256:9edf3564c2df937e443aedc18f59499e7920df5401a5841029ca37dcaa182c4a
+        script "alerts.cjs" sha256:c76c16e75b4e8973b94f6d9eb89b7b5d579e62112e9c1c9a59fe6fac27de06be
       }
 
       template {

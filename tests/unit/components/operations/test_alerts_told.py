@@ -227,6 +227,16 @@ def test_a_service_without_fail_gets_no_success_while_a_reason_lasts(host: Host)
     assert all(path.endswith("/fail") for path, _ in host.switch.pings[1:])
 
 
+@pytest.mark.parametrize("code", [408, 429, 503])
+def test_a_fail_that_is_refused_for_a_moment_hides_no_later_reason(host: Host, code: int) -> None:
+    host.run(percent=0)
+    host.switch.fail_code = code
+    host.run(code=1, percent=0)
+    host.switch.fail_code = 200
+    host.record(backup=LATE)
+    assert [status for status, _ in host.run(percent=0)] == ["up", "down"]
+
+
 @pytest.mark.parametrize("answer", ["OK (not found)", "OK (rate limited)"])
 def test_an_ignored_ping_counts_as_none(host: Host, answer: str) -> None:
     """hc-ping.com answers 200 for a check that was deleted."""
