@@ -49,10 +49,10 @@ def dashboards() -> dict[str, str]:
 
 
 def rules() -> list[dict[str, str]]:
-    """The alert rules: `alert`, `expr` and `summary` of each."""
+    """The alert rules: `alert`, `expr`, `summary` and the labels of each."""
     groups: list[dict[str, Any]] = yaml.load(_read("rules.yaml"), yaml.CSafeLoader)["groups"]
     return [
-        {"alert": rule["alert"], "expr": rule["expr"], "summary": rule["annotations"]["summary"]}
+        {"alert": rule["alert"], "expr": rule["expr"], **rule["annotations"], **rule.get("labels", {})}
         for group in groups
         for rule in group["rules"]
     ]

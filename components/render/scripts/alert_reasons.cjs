@@ -12,7 +12,7 @@ const { load } = require("./run_status.cjs");
 const HOUR = 3600000; // ms
 const STUCK = 6; // hours; far longer than any backup or drill takes
 const LOST = "not restorable"; // a finding's state (account_check.cjs)
-const LOST_AGAIN = 7 * 24 * HOUR;
+const AGAIN = 7 * 24 * HOUR;
 
 const { PDS_DATA_DIRECTORY: directory, SPACE_REMEDY: remedy } = process.env;
 
@@ -24,7 +24,7 @@ async function reasons() {
     [found, summary] = volume();
     found.push(...runs(), ...accounts);
     if (accounts.length > 0) summary += `, ${accounts.length} findings about accounts (./pds check)`;
-    const lost = accounts.filter(({ once }) => once === LOST_AGAIN).length;
+    const lost = accounts.filter(({ once }) => once === AGAIN).length;
     if (lost > 0) summary = `STILL: ${lost} account${lost > 1 ? "s" : ""} not restorable. ${summary}`;
   } catch (error) {
     found = [{ key: "unreadable", text: `the volume cannot be read: ${error.code ?? error.name}` }];
@@ -104,7 +104,7 @@ function damaged() {
   for (const name of ["drill", "backup"]) {
     for (const [did, { state, what }] of Object.entries(load(name).findings ?? {})) {
       const key = `${did}: ${state}: ${String(what).replace(/\d+/g, "#")}`; // without measured numbers
-      found[did] = { key, once: state === LOST ? LOST_AGAIN : Infinity, text: `${did}: ${state}: ${what}` };
+      found[did] = { key, once: state === LOST ? AGAIN : Infinity, text: `${did}: ${state}: ${what}` };
     }
   }
   return Object.values(found);
@@ -120,14 +120,17 @@ async function firing() {
   const silent = (what) => [{ key: "metrics store", text: `the metrics store ${what}` }];
   const headers = { authorization: `Basic ${Buffer.from(`pds:${password}`).toString("base64")}` };
   try {
-    const found = new Set();
+    const found = new Map();
     for (const rule of JSON.parse(fs.readFileSync(path.join(__dirname, "rules.json"), "utf8"))) {
       const body = new URLSearchParams({ query: rule.expr });
       const answer = await fetch(`${store}/api/v1/query`, { method: "POST", body, headers, signal: AbortSignal.timeout(10000) });
       if (!answer.ok) return silent(`answered ${answer.status} to the rule ${rule.alert}`);
-      for (const { metric } of (await answer.json()).data.result) found.add(sentence(rule.summary, metric));
+      for (const { metric } of (await answer.json()).data.result) {
+        const text = sentence(rule.summary, metric); // the labels that it names, and no measured number
+        found.set(text, { key: text, text, ...(rule.once && { once: AGAIN }) });
+      }
     }
-    return [...found].map((text) => ({ key: text, text })); // the labels that it names, and no measured number
+    return [...found.values()];
   } catch (error) {
     return silent(`does not answer: ${error.cause?.code ?? error.name}`);
   }

@@ -1,6 +1,6 @@
 // Reports volume usage, account count, backup and drill status, and the alerts of a metrics store to a dead man's switch:
 // PING_URL if all is well, else its /fail with the reasons. A switch that receives nothing raises the alarm by itself, so
-// it also detects a lost host.
+// it also detects a lost host, unless a reason that lasts holds it down already.
 //
 // A switch notifies when its status changes, and only then (Check.ping in hc/api/models.py of Healthchecks). So a reason
 // that lasts would hide every later one. If the switch may be down, a run with a new reason pings PING_URL before /fail.

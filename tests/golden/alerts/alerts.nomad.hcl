@@ -62,11 +62,11 @@ job "pds-alerts" {
       }
 
       template {
-        script "alerts.cjs" sha256:c76c16e75b4e8973b94f6d9eb89b7b5d579e62112e9c1c9a59fe6fac27de06be
+        script "alerts.cjs" sha256:54c747531b87b9163c0d71f16613d0cb87d8fa697232821f7ab362c9a9f602f1
       }
 
       template {
-        script "alert_reasons.cjs" sha256:5f99781d58831be684b4348e24e37283089e16f9b7ecee1006232eae4ce81c56
+        script "alert_reasons.cjs" sha256:ca3df02c6e690b285651b6edb72dea747015c9322e7978cb089910a229e78720
       }
 
       template {

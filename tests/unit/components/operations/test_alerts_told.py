@@ -6,16 +6,20 @@ The switch notifies at a change of its status only, as Healthchecks does.
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.components.operations.test_alerts_script import GOOD, Switch, ago, make_account, run_alerts
+from components.render.metrics import files
+from tests.support.serving import LOOPBACK, served
+from tests.unit.components.operations.test_alerts_script import GOOD, SCRIPT, Switch, ago, make_account, run_alerts
 from tests.unit.components.operations.test_alerts_script import switch as switch
 
 EVE = {"did:plc:eve": {"state": "not restorable", "what": "its folder is gone"}}
@@ -121,6 +125,32 @@ def test_a_finding_about_an_account_is_reported_once(host: Host) -> None:
     (_, text), _up = host.run(2)
     assert "did:plc:eve" in text
     assert "did:plc:bob" not in text, "only new findings are reported"
+
+
+class _Findings(BaseHTTPRequestHandler):
+    """A metrics store in which a club's last backup found damaged accounts."""
+
+    def do_POST(self) -> None:
+        query = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        fires = query.startswith("query=pds_run_findings") and query.endswith("%3E+0")
+        result = [{"metric": {"club": "club0", "run": "backup"}, "value": [0, "1"]}] if fires else []
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"data": {"result": result}}).encode())
+
+
+def test_a_club_s_damaged_accounts_are_reported_once_a_week(host: Host, tmp_path: Path) -> None:
+    """A lost blob has no end, and while the switch is down it does not report a lost host."""
+    script = tmp_path / "alerts"
+    shutil.copytree(SCRIPT.parent, script)
+    (script / "rules.json").write_text(files.rules_json())
+    with served(_Findings) as port:
+        store = {"ALERTS_METRICS": f"http://{LOOPBACK}:{port}", "METRICS_PASSWORD": "p"}
+        options: dict[str, Any] = {"script": script / "alerts.cjs", **store}
+        (_, text), (status, _) = host.run(3, **options)
+        assert (status, "club0: its last backup found damaged accounts" in text) == ("up", True)
+        assert host.run(7, hours=23, **options) == []
+        assert [status for status, _ in host.run(2, hours=10, **options)] == ["down", "up"]
 
 
 def test_a_finding_that_follows_another_at_once_is_reported_too(host: Host) -> None:

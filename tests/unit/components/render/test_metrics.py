@@ -121,8 +121,10 @@ def test_rules_name_known_series_and_say_what_is_wrong() -> None:
     rules = files.rules()
     known = {*names(nomad_page(failing="default/pds")), *OF_THE_HOST, *OF_THE_STORE, "up"}
     assert len({rule["alert"] for rule in rules}) == len(rules) >= 8
+    assert [rule["alert"] for rule in rules if rule.get("once")] == ["ClubFindings"], "only a lost blob has no end"
     for rule in rules:
         assert series(rule["expr"]) <= known, rule["alert"]
+        assert rule.keys() - {"once"} == {"alert", "expr", "summary"}, "the alerts job knows no other label"
         labels = set(re.findall(r"\{\{ \$labels\.(\w+) \}\}", rule["summary"]))
         assert labels <= {"job", "namespace", "task", "club", "run"}
         assert "{{" not in re.sub(r"\{\{ \$labels\.\w+ \}\}", "", rule["summary"]), "the alerts job knows only labels"
