@@ -276,20 +276,19 @@ def damaged_accounts(subject: Subject) -> CheckVerdict:
     backup_status, drill_status = (host.run_statuses.get(name, {}) for name in ("backup", "drill"))
     if not backup_status.get("good") and not backup_status.get("checked"):
         return skipped("no backup has checked them yet")
-    damaged = {**drill_status.get("findings", {}), **backup_status.get("findings", {})}
+    findings = [item for status in (drill_status, backup_status) for item in status.get("findings", {}).items()]
     # A run that fails later has checked the accounts. One that fails at once has not.
     checked: str = backup_status.get("checked") or backup_status["good"]
     behind = bool(backup_status.get("failed") or _killed(backup_status))
     as_of = f", as of {shown(checked)}: backups fail, see above" if behind else ""
-    if not damaged:
+    if not findings:
         return passed(f"the last backup and drill found none damaged{as_of}")
-    lines = [f"{did}: {finding['state']}: {finding['what']}" for did, finding in list(damaged.items())[:_NAMED]]
-    more = f" And {len(damaged) - _NAMED} more." if len(damaged) > _NAMED else ""
-    return failed(
-        f"{len(damaged)} damaged{as_of}. {' '.join(line.rstrip('.') + '.' for line in lines)}{more}".replace(
-            "STACK", subject.stack
-        )
+    lines = list(
+        dict.fromkeys(f"{did}: {found['state']}: {found['what']}".rstrip(".") + "." for did, found in findings)
     )
+    more = f" And {len(lines) - _NAMED} more." if len(lines) > _NAMED else ""
+    count = len({did for did, _ in findings})
+    return failed(f"{count} damaged{as_of}. {' '.join(lines[:_NAMED])}{more}".replace("STACK", subject.stack))
 
 
 def alerts(subject: Subject) -> CheckVerdict:

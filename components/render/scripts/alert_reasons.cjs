@@ -24,7 +24,7 @@ async function reasons() {
     [found, summary] = volume();
     found.push(...runs(), ...accounts);
     if (accounts.length > 0) summary += `, ${accounts.length} findings about accounts (./pds check)`;
-    const lost = accounts.filter(({ once }) => once === AGAIN).length;
+    const lost = new Set(accounts.filter(({ once }) => once === AGAIN).map(({ did }) => did)).size;
     if (lost > 0) summary = `STILL: ${lost} account${lost > 1 ? "s" : ""} not restorable. ${summary}`;
   } catch (error) {
     found = [{ key: "unreadable", text: `the volume cannot be read: ${error.code ?? error.name}` }];
@@ -98,16 +98,15 @@ function run(name, { good, failed, why }, first, hours) {
   return failed ? [{ key: name, text: `the ${name} of ${failed} failed: ${why}` }] : [];
 }
 
-/** The faults of single accounts that backups and drills found. */
+/** The faults of single accounts that backups and drills found. Those of one account do not hide each other. */
 function damaged() {
-  const found = {};
-  for (const name of ["drill", "backup"]) {
-    for (const [did, { state, what }] of Object.entries(load(name).findings ?? {})) {
-      const key = `${did}: ${state}: ${String(what).replace(/\d+/g, "#")}`; // without measured numbers
-      found[did] = { key, once: state === LOST ? AGAIN : Infinity, text: `${did}: ${state}: ${what}` };
-    }
+  const all = ["drill", "backup"].flatMap((name) => Object.entries(load(name).findings ?? {}));
+  const found = new Map();
+  for (const [did, { state, what }] of all) {
+    const key = `${did}: ${state}: ${String(what).replace(/\d+/g, "#")}`; // without measured numbers
+    found.set(key, { did, key, once: state === LOST ? AGAIN : Infinity, text: `${did}: ${state}: ${what}` });
   }
-  return Object.values(found);
+  return [...found.values()];
 }
 
 /**

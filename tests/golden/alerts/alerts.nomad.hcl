@@ -66,7 +66,7 @@ job "pds-alerts" {
       }
 
       template {
-        script "alert_reasons.cjs" sha256:ca3df02c6e690b285651b6edb72dea747015c9322e7978cb089910a229e78720
+        script "alert_reasons.cjs" sha256:a0d8e0428255ba3c5839bddf6d8f83b088ff3c2fd264295c175b7f9148e7c4e8
       }
 
       template {

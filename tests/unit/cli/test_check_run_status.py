@@ -48,6 +48,21 @@ def test_names_the_time_of_the_last_check_of_the_accounts_while_backups_fail(wor
     assert world.result("accounts")[0] is False, "a backup that was never sent has checked them, too"
 
 
+def test_shows_the_findings_of_backup_and_drill_about_one_account(world: World) -> None:
+    """A missing blob must not hide a foreign key, with which each further post is lost."""
+    statuses: dict[str, Any] = world.container["run_status"]
+    statuses["drill"]["findings"] = {"did:plc:eve": {"state": "with losses", "what": "its document names another key"}}
+    statuses["backup"]["findings"] = {"did:plc:eve": {"state": "with losses", "what": "one blob is missing"}}
+    ok, remark = world.result("accounts")
+    assert (ok, remark.startswith("1 damaged. did:plc:eve: with losses: its document names another key.")) == (
+        False,
+        True,
+    )
+    assert "did:plc:eve: with losses: one blob is missing." in remark
+    statuses["drill"]["findings"] = statuses["backup"]["findings"]
+    assert world.result("accounts")[1].count("one blob is missing") == 1
+
+
 def test_a_volume_without_an_answer_of_df_does_not_pass(world: World) -> None:
     world.container.update(used=None, free=None)
     ok, remark = world.result("disk")

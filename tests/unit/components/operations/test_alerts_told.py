@@ -153,6 +153,17 @@ def test_a_club_s_damaged_accounts_are_reported_once_a_week(host: Host, tmp_path
         assert [status for status, _ in host.run(2, hours=10, **options)] == ["down", "up"]
 
 
+def test_a_backup_s_finding_hides_none_of_the_drill_s(host: Host) -> None:
+    """A foreign key loses each further post, a missing blob one picture."""
+    foreign = {"did:plc:bob": {"state": "with losses", "what": "its DID document names the key K"}}
+    host.record(backup=GOOD["backup"] | {"findings": BOB}, drill=GOOD["drill"] | {"findings": foreign})
+    (_, text), _up = host.run(3)
+    assert "names the key K; did:plc:bob: with losses: blob bafkrei is missing" in text
+    host.record(drill=GOOD["drill"] | {"findings": BOB})
+    host.run()
+    assert host.switch.pings[-1][1].endswith("1 findings about accounts (./pds check)"), "both found the same"
+
+
 def test_a_finding_that_follows_another_at_once_is_reported_too(host: Host) -> None:
     host.record(backup=GOOD["backup"] | {"findings": BOB})
     host.run()
