@@ -150,6 +150,7 @@ def test_blob_that_was_never_copied_is_a_finding(site: BlobSite, alloc: Path) ->
     ask("DELETE", bucket_of(site, lost))
     _, outcome = back_up(site, alloc)
     assert "The backups have no copy of it" in str(outcome["findings"])
+    assert "'blobs': True" in str(outcome["findings"]), "it stays a finding while the copy of the blobs fails"
     assert f"WITH LOSSES: {lost.partition('/')[0]}" in site.run("repair", code=1), "a loss is no success"
 
 

@@ -72,7 +72,8 @@ async function findingsOf({ losses, lost, gone, from }) {
   return Object.fromEntries(
     Object.entries(found).map(([did, texts]) => {
       const more = texts.length > NAMED ? ` (and ${texts.length - NAMED} more)` : "";
-      return [did, { state: LOSSES, what: texts.slice(0, NAMED).join("; ") + more, since: new Date().toISOString() }];
+      const what = texts.slice(0, NAMED).join("; ") + more;
+      return [did, { state: LOSSES, what, blobs: true, since: new Date().toISOString() }];
     })
   );
 }

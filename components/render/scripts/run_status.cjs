@@ -70,10 +70,10 @@ if (require.main === module) {
   if (!sent) problems.push("the snapshot was not sent");
   else if (!checked) problems.push("it was sent; the removal of old backups, or the check of a part of the bucket, failed");
   const copied = blobs();
+  const areCopied = copied.problems.length === 0;
   problems.push(...copied.problems);
-  const known = copied.problems.length > 0 ? load("backup").findings : copied.findings; // those that it did not look for stay
-  end("backup", problems, findings(known), sent && copied.problems.length === 0);
-  if (copied.problems.length > 0) process.exitCode = 1;
+  end("backup", problems, findings(areCopied ? copied.findings : knownOfBlobs()), sent && areCopied);
+  if (!areCopied) process.exitCode = 1;
 }
 
 /** The outcome of the task that copies the bucket's blobs (backup_blobs.cjs), if there is one. */
@@ -84,6 +84,11 @@ function blobs() {
   } catch {
     return { problems: ["the blobs in the bucket were not copied: the task that copies them was killed"], findings: {} };
   }
+}
+
+/** The findings of the last copy of the blobs: a copy that failed did not look for them. */
+function knownOfBlobs() {
+  return Object.fromEntries(Object.entries(load("backup").findings ?? {}).filter(([, { blobs }]) => blobs));
 }
 
 /** The findings of this run's snapshot; none if the manifest is of an earlier one. */

@@ -100,7 +100,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:7c9a27b0a6151efe0b33e27cff6f32cd6cff8949eb2a04eda83210eb1529d9bb
+        script "run_status.cjs" sha256:66b19971449dd4ef793130d9443a716e97e832e5f24bb5ae6af7002ac8b62ece
       }
 
       template {
@@ -236,7 +236,7 @@ job "pds-backup" {
       }
 
       template {
-        script "backup_blobs.cjs" sha256:74287d7678e1cc3a281fb665788ca5e28d2cbbc68348ff0b9488665211f4001d
+        script "backup_blobs.cjs" sha256:10881bfe4b55823afe9766f413867861c6a92119b85154837354b648762244fd
       }
 
       template {
@@ -260,7 +260,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:7c9a27b0a6151efe0b33e27cff6f32cd6cff8949eb2a04eda83210eb1529d9bb
+        script "run_status.cjs" sha256:66b19971449dd4ef793130d9443a716e97e832e5f24bb5ae6af7002ac8b62ece
       }
 
       template {
@@ -343,7 +343,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:7c9a27b0a6151efe0b33e27cff6f32cd6cff8949eb2a04eda83210eb1529d9bb
+        script "run_status.cjs" sha256:66b19971449dd4ef793130d9443a716e97e832e5f24bb5ae6af7002ac8b62ece
       }
 
       template {
