@@ -162,7 +162,7 @@ class HostView:
 @dataclass(frozen=True)
 class Step:
     """What to do next: `kind` is 'fine', 'wait', 'ask', 'foreign', 'refused', 'retire', 'detach', 'attach' or 'assign';
-    'remind' for what is no host's (`watch.py`).
+    'remind' for what is no host's (`watch.py`); 'silent' for one of many hosts about which a service does not answer.
 
     'refused' is a service's answer to a query about the host, for example that its volume does not exist.
     """

@@ -32,6 +32,9 @@ AWAY_SECONDS = 600.0
 """A lease that ended longer ago shows that Nomad was away, or that its state is that of an older snapshot."""
 RATE = "(rate)"
 """In place of a host's name: the rate of requests that DigitalOcean takes, which is one for all hosts."""
+SILENT = "(silent)"
+"""In place of a host's name: the hosts about which a service does not answer, if there are more than `_FEW_SILENT`."""
+_FEW_SILENT = 3
 _TRIES = 5
 _CALM, _CALM_BESIDE_URGENT = 30, 6
 """Healthy hosts that are checked in a minute, with four requests each: if no other host is urgent, and otherwise."""
@@ -95,15 +98,16 @@ class Passes:
         self.tell("", Step("fine"))
         if limit := self._keep_endpoint():
             return self._cut_short(limit)
-        silent: list[Unavailable] = []
+        silent: dict[str, Unavailable] = {}
         for place in self._urgent_first(nodes):
             try:
                 step = self._one(place, heard)
             except Limited as error:
                 return self._cut_short(error)
             except Unavailable as error:
-                silent.append(error)
-                step = Step("wait", f"host {place.name}: {error}")
+                silent[place.name] = error
+                self._last[place.name] = Step("wait", f"host {place.name}: {error}"), self.now()
+                continue
             except Refused as error:
                 if error.status in (401, 403):
                     raise
@@ -115,8 +119,9 @@ class Passes:
             self._last[place.name] = step, self.now()
             self.tell(place.name, step)
         self.tell(RATE, Step("fine"))
+        self._tell_silent(silent)
         if silent and len(silent) == len(self.places):
-            raise silent[-1]
+            raise list(silent.values())[-1]
         self.is_complete = self._watch() and not silent and self._is_recent()
         unseen = Step("wait", "not checked yet")
         return [self._last.get(place.name, (unseen, 0.0))[0] for place in self.places]
@@ -130,6 +135,16 @@ class Passes:
                 return error
             self.tell(ENDPOINT, step)
         return None
+
+    def _tell_silent(self, hosts: Iterable[str]) -> None:
+        """Tell of the hosts about which a service does not answer. Of many at once, only their number is for a person:
+        a message for each would say the same."""
+        many = len(silent := list(hosts)) > _FEW_SILENT
+        for name in silent:
+            step = self._last[name][0]
+            self.tell(name, Step("silent", step.text) if many else step)
+        text = f"more than {_FEW_SILENT} hosts cannot be looked at, because a service does not answer. The log has why"
+        self.tell(SILENT, Step("wait", text) if many else Step("fine"))
 
     def _is_recent(self) -> bool:
         """Whether the address of the servers and each host were looked at lately. Of many hosts that are well, a pass

@@ -74,10 +74,10 @@ def main() -> NoReturn:
     """Run for ever."""
     passes = passes_of(os.environ)
     webhook, switch = os.environ.get("TAKEOVER_NOTIFY_URL", ""), os.environ.get("TAKEOVER_PING_URL", "")
-    background, failures = in_background(), Failures(notify=webhook, ping=switch)
+    failures, messages = Failures(notify=webhook, ping=switch), in_background("messages")
     send = sender(webhook, failures)
-    ping = partial(background, pinger(switch, failures)) if switch else None
-    reporter = Reporter(cluster_of(passes.tag), lambda text: background(partial(send, text)))
+    ping = partial(in_background("pings"), pinger(switch, failures)) if switch else None
+    reporter = Reporter(cluster_of(passes.tag), lambda text: messages(partial(send, text)))
     passes.tell, passes.calm_seconds = reporter.report, calm_seconds(len(passes.places))
     passes.notes = failures.items
     print(f"watching {', '.join(place.name for place in passes.places)}", flush=True)

@@ -1,7 +1,7 @@
 """What a takeover tells a person: messages to a webhook, and pings to a dead man's switch.
 
-A message about a fault that lasts is repeated at growing intervals, and its end is told. Both services get their
-requests on one thread, so that one that does not answer delays no step of a takeover.
+A message about a fault that lasts is repeated at growing intervals, and its end is told. Each service gets its requests
+on a thread of its own, so that one that does not answer delays neither a step of a takeover nor the other service.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from components.takeover.decide import DETACH_SECONDS, Step
 from components.takeover.endpoint import ENDPOINT
-from components.takeover.passes import RATE
+from components.takeover.passes import RATE, SILENT
 from components.takeover.watch import SPARES
 
 MOVING = frozenset({"retire", "detach", "attach", "assign"})
@@ -44,6 +44,7 @@ _REQUEST_ID = re.compile(r'"request_id":\s*"[^"]*"')
 _ENDS = {
     "": "the takeover looks at the hosts again",
     RATE: "DigitalOcean takes requests again",
+    SILENT: "nearly all hosts can be looked at again",
     ENDPOINT: "the servers' address leads to a ready server again",
     SPARES: "all spares are ready again",
 }
@@ -73,6 +74,9 @@ class Reporter:
     def report(self, host: str, step: Step) -> None:
         """Report a step of a host; '' is all hosts. What is waited for too long is for a person. A step of a move is
         progress only once: an attach that fails is repeated."""
+        if step.kind == "silent":
+            self._once(step.text, print, _Told(host, False, 0, self._now(), self._now()), _GAPS)
+            return
         if step.kind == "fine":
             self._end(host)
         elif step.kind != "wait":
@@ -172,7 +176,7 @@ class Failures:
     def note(self, kind: str, why: str) -> None:
         """Remember it; with '' the last one arrived."""
         known = {"at": time.time(), "why": why, "url": self._digests[kind]}
-        self._items = {**self._items, _item(kind): json.dumps(known) if why else ""}
+        self._items[_item(kind)] = json.dumps(known) if why else ""  # two threads write, each its own item
 
     def items(self, before: Mapping[str, str]) -> Mapping[str, str]:
         """The items to write in place of those `before`; '' is no failure."""
@@ -181,7 +185,7 @@ class Failures:
             for kind, digest in self._digests.items()
             if json.loads(before.get(_item(kind)) or "{}").get("url") != digest
         }
-        return of_another | self._items
+        return of_another | dict(self._items)
 
 
 def _item(kind: str) -> str:
@@ -242,7 +246,7 @@ class DeadMansSwitch:
             self._ping()
 
 
-def in_background() -> Callable[[Callable[[], None]], None]:
+def in_background(name: str) -> Callable[[Callable[[], None]], None]:
     """Runs what it is given on a thread of its own, in order: a service that does not answer delays no step of a
     takeover."""
     waiting: queue.Queue[Callable[[], None]] = queue.Queue(_WAITING)
@@ -252,13 +256,13 @@ def in_background() -> Callable[[Callable[[], None]], None]:
             try:
                 waiting.get()()
             except Exception as error:  # the next one may work
-                print(f"the message could not be sent ({type(error).__name__})", flush=True)
+                print(f"a request could not be sent ({type(error).__name__})", flush=True)
 
     def put(do: Callable[[], None]) -> None:
         try:
             waiting.put_nowait(do)
         except queue.Full:
-            print(f"the message could not be sent ({_WAITING} wait)", flush=True)
+            print(f"a request could not be sent ({_WAITING} wait)", flush=True)
 
-    threading.Thread(target=run, name="messages", daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
     return put

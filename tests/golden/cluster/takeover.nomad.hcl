@@ -62,7 +62,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:6dd61e19ab0355d50b614661fa4c3305b094f27330ecac1c7cd00947e47f158c
+        script "components/takeover/decide.py" sha256:9c24ff5c9f58af642314d2f37ada1d855b1fc97c3b58d95ba75c08ed8ddce7e8
       }
 
       template {
@@ -74,11 +74,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:12f7a46e0c2843dd2b8827fd189dfe4f46989a3fd2cb4a5430a8bf6546b68941
+        script "components/takeover/passes.py" sha256:445cd0af9793c2ad0b2c833cfbb8dcfed02132694d738c701d37248336a78003
       }
 
       template {
-        script "components/takeover/program.py" sha256:2766855c90e7ce32ded9c5032c87f1b15e6584bbea7dcb1afb5e083fabcdfbe7
+        script "components/takeover/program.py" sha256:d95ccdb9751970246e816ff35b59cb0b8c99c3485212cc257157e97f42a6f835
       }
 
       template {
@@ -86,7 +86,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/reporting.py" sha256:2627ff071fcbd93c9d9b313e4a3456d692dbf7edfa27cd290dc96774612cc3a3
+        script "components/takeover/reporting.py" sha256:67aa2a07f4fdf0e0b32cd035e0ca54f58106e568ae0ec7ed27262c1a65be65ad
       }
 
       template {

@@ -1,12 +1,6 @@
 """What a takeover tells a person, how often, and over which service."""
 
-import json
-import queue
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import BaseHTTPRequestHandler
+from collections.abc import Callable
 
 import pytest
 
@@ -14,10 +8,9 @@ from components.render.cluster.user_data import worker_tag
 from components.takeover.decide import Rules, Step
 from components.takeover.endpoint import ENDPOINT
 from components.takeover.passes import Passes, cluster_of
-from components.takeover.reporting import DeadMansSwitch, Failures, Reporter, in_background, pinger, sender
+from components.takeover.reporting import DeadMansSwitch, Reporter
 from components.takeover.services import Refused, Unavailable
 from tests.support.fake_cluster import FakeCluster
-from tests.support.serving import LOOPBACK, served
 
 
 def test_tells_a_person_each_step_and_a_question_again_after_a_while() -> None:
@@ -143,128 +136,6 @@ def test_a_step_is_told_before_the_next_host_is_looked_at(monkeypatch: pytest.Mo
     assert told == [("", "fine"), ("a", "retire")]
 
 
-def test_a_webhook_that_does_not_answer_delays_no_step() -> None:
-    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
-    cluster.cut_power(1)
-    cluster.pass_time(61)
-    answer, sent = threading.Event(), queue.Queue[str]()
-
-    def send(text: str) -> None:
-        assert answer.wait(600)
-        sent.put(text)
-
-    background = in_background()
-    reporter = Reporter("fleet", lambda text: background(partial(send, text)), cluster.now)
-    passes = Passes(cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now, tell=reporter.report)
-    for _ in range(8):
-        passes.once()
-        cluster.pass_time(5)
-    assert cluster.volumes["a"].address_at == 3
-    assert sent.empty()
-    answer.set()
-    assert "excluded" in sent.get(timeout=600)
-    assert "detach" in sent.get(timeout=600), "in order"
-
-
-def test_a_message_that_fails_stops_no_later_one(capsys: pytest.CaptureFixture[str]) -> None:
-    sent: queue.Queue[str] = queue.Queue()
-
-    def send(text: str) -> None:
-        if text == "first":
-            raise RuntimeError("https://a.secret")
-        sent.put(text)
-
-    put = in_background()
-    put(partial(send, "first"))
-    put(partial(send, "second"))
-    assert sent.get(timeout=600) == "second"
-    assert capsys.readouterr().out == "the message could not be sent (RuntimeError)\n"
-
-
-def test_messages_that_wait_for_a_dead_webhook_have_a_limit(capsys: pytest.CaptureFixture[str]) -> None:
-    answer = threading.Event()
-
-    def wait() -> None:
-        answer.wait(600)
-
-    put = in_background()
-    for _ in range(200):
-        put(wait)
-    answer.set()
-    assert "could not be sent (100 wait)" in capsys.readouterr().out
-
-
-def test_a_message_that_cannot_be_sent_stops_nothing_and_its_url_stays_secret(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    # http.client refuses the control character before it connects, and its error names the path.
-    sender("https://127.0.0.1/services/T1\x01/XXXX", Failures(notify="secret"))("host a: attach")
-    assert capsys.readouterr().out == "the message could not be sent (InvalidURL)\n"
-
-
-@contextmanager
-def _service(status: int, text: str) -> Iterator[tuple[str, list[str]]]:
-    """An HTTP service on loopback that gives one answer; its URL, and the requests that it got."""
-    requests: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requests.append(self.rfile.read(int(self.headers.get("content-length", 0))).decode())
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def do_POST(self) -> None:
-            self.do_GET()
-
-    with served(Handler) as port:
-        yield f"http://{LOOPBACK}:{port}/secret", requests
-
-
-@pytest.mark.parametrize(
-    ("status", "text", "why"),
-    [
-        (200, "OK", ""),
-        (204, "", ""),
-        (200, "OK (not found)", "it does not know this URL"),
-        (404, "not found", "404"),
-        (410, "", "410"),
-    ],
-)
-def test_a_dead_man_s_switch_that_does_not_exist_is_no_success(
-    status: int, text: str, why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with _service(status, text) as (url, requests):
-        failures = Failures(ping=url)
-        pinger(url, failures)()
-    assert requests == [""]
-    failed = failures.items({})["ping_failed"]
-    assert (json.loads(failed)["why"] if failed else "") == why
-    assert "secret" not in capsys.readouterr().out
-
-
-def test_a_webhook_that_no_longer_exists_is_noted_until_a_message_arrives() -> None:
-    failures = Failures(notify="the URL", ping="")
-    with _service(404, "no_service") as (url, _requests):
-        sender(url, failures)("host a: detach")
-    noted = failures.items({})
-    assert json.loads(noted["notify_failed"])["why"] == "404"
-    with _service(200, "ok") as (url, requests):
-        sender(url, failures)("host a: attach")
-    assert [json.loads(text) for text in requests] == [{"text": "host a: attach"}]
-    assert failures.items(noted)["notify_failed"] == ""
-
-
-def test_a_failure_outlives_the_program_until_its_url_is_another_one() -> None:
-    before = Failures(notify="the URL", ping="the switch")
-    before.note("notify", "404")
-    before.note("ping", "410")
-    noted = before.items({})
-    assert Failures(notify="the URL", ping="the switch").items(noted) == {}
-    assert Failures(notify="another URL", ping="").items(noted) == {"notify_failed": "", "ping_failed": ""}
-    assert "the URL" not in "".join(noted.values())
-
-
 def test_pings_once_a_minute_at_most_and_only_after_a_pass_that_knew_everything() -> None:
     pings: list[float] = []
     now = [0.0]
@@ -372,3 +243,47 @@ def test_an_unexpected_error_is_told_once_a_day_for_each_kind_and_without_its_te
     shown = capsys.readouterr().out
     assert "in _raise" in shown, "the log has the frames"
     assert "dop_v1_secret" not in shown + "".join(sent)
+
+
+def _days_of_silence(hosts: int, silent: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is told if DigitalOcean does not answer about some of the hosts for 20 minutes of two hours."""
+    droplets: dict[str, int | None] = {f"h{number:02}": number for number in range(1, hosts + 1)}
+    cluster = FakeCluster(droplets, workers=hosts + 1)
+    began, carrier = cluster.time, cluster.carrier
+
+    def answer(volume: str) -> int | None:
+        if began + 600 <= cluster.time < began + 1800 and int(volume[1:]) <= silent:
+            raise Unavailable(f"GET https://api.digitalocean.com/v2/volumes/{volume} returned 503: {cluster.time}")
+        return carrier(volume)
+
+    monkeypatch.setattr(cluster, "carrier", answer)
+    sent: list[str] = []
+    reporter = Reporter("fleet", sent.append, cluster.now)
+    passes = Passes(cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now, tell=reporter.report)
+    while cluster.time < began + 7200:
+        try:
+            passes.once()
+        except Unavailable as error:
+            reporter.report("", Step("wait", str(error)))
+        cluster.pass_time(20)
+    return sent
+
+
+@pytest.mark.parametrize("silent", [30, 20])
+def test_a_service_that_does_not_answer_about_many_hosts_is_told_once(
+    silent: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault = (
+        "Cluster fleet, action required: no progress for 5 minutes: more than 3 hosts cannot be looked at, because a "
+        "service does not answer. The log has why."
+    )
+    assert _days_of_silence(30, silent, monkeypatch) == [
+        fault,
+        fault,
+        "Cluster fleet: nearly all hosts can be looked at again.",
+    ]
+    assert "host h01: GET https://api.digitalocean.com/v2/volumes/h01 returned 503" in capsys.readouterr().out
+
+
+def test_a_service_that_does_not_answer_about_one_host_is_told_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "host h01" in _days_of_silence(30, 1, monkeypatch)[0]
