@@ -277,8 +277,9 @@ def takeover(subject: ClusterSubject) -> CheckVerdict:
 def _mute(option: str, item: str) -> str:
     known = json.loads(item)
     return (
-        f"the last request to '{option}' failed at {_shown(known['at'])} ({known['why']}). If that service no longer "
-        f"has this URL, write another one: `pulumi config set --secret --path {option}`."
+        f"the last request to '{option}' failed at {_shown(known['at'])} ({known['why']}). If the service is faulty, "
+        "wait: the job repeats the request each minute. If the service no longer has this URL, write another one: "
+        f" `pulumi config set --secret --path {option}`."
     )
 
 

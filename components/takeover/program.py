@@ -79,7 +79,7 @@ def main() -> NoReturn:
     ping = partial(in_background("pings"), pinger(switch, failures)) if switch else None
     reporter = Reporter(cluster_of(passes.tag), lambda text: messages(partial(send, text)))
     passes.tell, passes.calm_seconds = reporter.report, calm_seconds(len(passes.places))
-    passes.notes = failures.items
+    passes.notes, failures.missed = failures.items, partial(reporter.tell, urgent=False)
     print(f"watching {', '.join(place.name for place in passes.places)}", flush=True)
     repeat(passes, reporter, DeadMansSwitch(ping))
 

@@ -35,6 +35,12 @@ _FORGET_SECONDS = 2 * 86_400.0
 PING_SECONDS = 60.0
 """Least seconds between two pings."""
 _TIMEOUT = 10
+_AGAIN_SECONDS = 60.0
+"""Seconds until a message that did not arrive is sent again."""
+_LONG_SECONDS = 86_400.0
+"""Seconds after which another text is sent in its place: the service may refuse this one for ever."""
+_FINAL = frozenset({"400", "404", "405", "410", "413", "InvalidURL", "ValueError"})
+"""Reasons for which a message is not sent again: the service will not take it, or has no such URL."""
 _UNKNOWN = "not found"
 """In an answer with status 200: healthchecks.io's to the URL of a check that was deleted is 'OK (not found)'."""
 
@@ -172,6 +178,9 @@ class Failures:
         """`urls` are those of 'notify' and of 'ping'; '' if there is none."""
         self._digests = {kind: hashlib.sha256(url.encode()).hexdigest()[:12] for kind, url in urls.items()}
         self._items: dict[str, str] = {}
+        self._begins = True
+        self.missed: Callable[[str], None] = lambda _text: None
+        """Told once, at the beginning, if a message of an earlier program did not arrive."""
 
     def note(self, kind: str, why: str) -> None:
         """Remember it; with '' the last one arrived."""
@@ -179,29 +188,49 @@ class Failures:
         self._items[_item(kind)] = json.dumps(known) if why else ""  # two threads write, each its own item
 
     def items(self, before: Mapping[str, str]) -> Mapping[str, str]:
-        """The items to write in place of those `before`; '' is no failure."""
-        of_another = {
-            _item(kind): ""
-            for kind, digest in self._digests.items()
-            if json.loads(before.get(_item(kind)) or "{}").get("url") != digest
-        }
+        """The items to write in place of those `before`; '' is no failure. It raises nothing: this is only a note."""
+        known = {kind: _known(before.get(_item(kind), "")) for kind in self._digests}
+        of_another = {_item(kind): "" for kind, digest in self._digests.items() if known[kind].get("url") != digest}
+        if self._begins and known.get("notify") and _item("notify") not in of_another:
+            self.missed(
+                "a message to you did not arrive before this job was started. Run `./pds check` for the cluster"
+            )
+        self._begins = False
         return of_another | dict(self._items)
+
+
+def _known(item: str) -> Mapping[str, object]:
+    """What an item says; empty if there is none, or if it is not one of this program's."""
+    try:
+        found = json.loads(item or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _item(kind: str) -> str:
     return f"{kind}_failed"
 
 
-def sender(url: str, failures: Failures) -> Callable[[str], None]:
-    """Posts a message to `url`; a failure is printed, for nothing may stop a takeover. `url` is a secret."""
+def sender(
+    url: str, failures: Failures, pause: Callable[[float], None] = time.sleep, now: Callable[[], float] = time.time
+) -> Callable[[str], None]:
+    """Posts a message to `url`, again each minute until it arrives: to be called on a thread of its own. A failure is
+    printed, for nothing may stop a takeover. `url` is a secret."""
 
     def send(text: str) -> None:
-        if not url:
-            return
-        why, _answer = _request(url, json.dumps({"text": text}).encode())
-        if why:
-            print(f"the message could not be sent ({why})", flush=True)
-        failures.note("notify", why)
+        began, late = now(), ""
+        while url:
+            why, _answer = _request(url, json.dumps({"text": text + late}).encode())
+            if why:
+                print(f"the message could not be sent ({why})", flush=True)
+            failures.note("notify", why)
+            if not why or why in _FINAL:
+                return
+            pause(_AGAIN_SECONDS)
+            late = f" (of {time.strftime('%Y-%m-%d %H:%M', time.gmtime(began))} UTC)"
+            if now() - began > _LONG_SECONDS:
+                text = f"{text.partition(':')[0]}: a message could not be sent. The takeover's log has it."
 
     return send
 

@@ -78,7 +78,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/program.py" sha256:d95ccdb9751970246e816ff35b59cb0b8c99c3485212cc257157e97f42a6f835
+        script "components/takeover/program.py" sha256:125855ca260ab5e0001b1101a99a5eef27a9ae0a562a5e0d4dc6e722a7274128
       }
 
       template {
@@ -86,7 +86,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/reporting.py" sha256:67aa2a07f4fdf0e0b32cd035e0ca54f58106e568ae0ec7ed27262c1a65be65ad
+        script "components/takeover/reporting.py" sha256:9e5318d70ed5ed64e1ca56b82e037e23aa95050184ae90e16e2810cbf893308f
       }
 
       template {

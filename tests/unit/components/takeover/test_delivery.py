@@ -190,3 +190,107 @@ def test_a_webhook_that_does_not_answer_delays_no_ping(monkeypatch: pytest.Monke
         answer.set()
         for _ in range(20):
             arrived.get(timeout=600)
+
+
+def _answering(*statuses: int) -> tuple[type[BaseHTTPRequestHandler], list[str]]:
+    """A webhook that gives these answers, then the last one again; and the texts that it got."""
+    texts: list[str] = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            texts.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
+            self.send_response(statuses[min(len(texts), len(statuses)) - 1])
+            self.end_headers()
+
+    return Webhook, texts
+
+
+@pytest.mark.parametrize("status", [503, 429, 408, 403])
+def test_a_message_that_does_not_arrive_is_sent_again_before_the_next_one(status: int) -> None:
+    """A healthy cluster sends no further message, so nothing else would clear the note of the failure."""
+    webhook, texts = _answering(status, status, 200)
+    now, noted = [0.0], list[str]()
+    with served(webhook) as port:
+        failures = Failures(notify=(url := f"http://{LOOPBACK}:{port}/secret"))
+
+        def pause(seconds: float) -> None:
+            now[0] += seconds
+            noted.append(json.loads(failures.items({})["notify_failed"])["why"])
+
+        send = sender(url, failures, pause, lambda: now[0])
+        send("first")
+        send("second")
+    assert texts == ["first", *["first (of 1970-01-01 00:00 UTC)"] * 2, "second"]
+    assert (noted, now) == ([str(status)] * 2, [120.0])
+    assert failures.items({}) == {"notify_failed": ""}
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+def test_a_message_that_the_webhook_never_takes_is_sent_once(status: int) -> None:
+    webhook, texts = _answering(status)
+    with served(webhook) as port:
+        failures = Failures(notify=(url := f"http://{LOOPBACK}:{port}/secret"))
+        sender(url, failures)("first")
+    assert texts == ["first"]
+    assert json.loads(failures.items({})["notify_failed"])["why"] == str(status)
+
+
+def test_a_text_that_the_webhook_cannot_take_does_not_mute_the_others_for_ever() -> None:
+    now, texts = [0.0], list[str]()
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            texts.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
+            self.send_response(500 if "\u2028" in texts[-1] else 200)
+            self.end_headers()
+
+    def pause(_seconds: float) -> None:
+        now[0] += 21_600
+
+    with served(Webhook) as port:
+        url = f"http://{LOOPBACK}:{port}/secret"
+        send = sender(url, Failures(notify=url), pause, lambda: now[0])
+        send("Cluster fleet: host a: \u2028.")
+        send("second")
+    late = " (of 1970-01-01 00:00 UTC)"
+    assert texts[-2:] == [f"Cluster fleet: a message could not be sent. The takeover's log has it.{late}", "second"]
+
+
+def test_a_program_that_begins_after_a_lost_message_sends_one_which_clears_the_note() -> None:
+    """The messages that waited for the webhook ended with the program before."""
+    webhook, texts = _answering(200)
+    with served(webhook) as port:
+        url = f"http://{LOOPBACK}:{port}/secret"
+        earlier = Failures(notify=url)
+        earlier.note("notify", "503")
+        noted = earlier.items({})
+        failures = Failures(notify=url)
+        failures.missed = sender(url, failures)
+        for _ in range(3):
+            noted = {**noted, **failures.items(noted)}
+    assert len(texts) == 1
+    assert texts[0].startswith("a message to you did not arrive")
+    assert noted == {"notify_failed": ""}
+
+
+def test_the_job_sends_that_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook, texts = _answering(200)
+    with served(webhook) as port:
+        url = f"http://{LOOPBACK}:{port}/secret"
+        earlier = Failures(notify=url)
+        earlier.note("notify", "503")
+        passes, _reporter, _switch = _started(monkeypatch, TAKEOVER_NOTIFY_URL=url)
+        notes = passes.notes(earlier.items({}))
+        while not texts or notes.get("notify_failed") != "":
+            notes = passes.notes(earlier.items({}))
+    assert texts[0].startswith("Cluster fleet: a message to you did not arrive")
+
+
+@pytest.mark.parametrize("item", ["x", "[]", "null", "3", '{"at": 1}'])
+def test_a_note_that_a_person_has_changed_stops_no_pass(item: str) -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    cluster.items["notify_failed"] = item
+    failures = Failures(notify="https://a.secret", ping="")
+    passes = Passes(cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now, notes=failures.items)
+    assert [step.kind for step in passes.once()] == ["fine", "fine"]
+    assert "notify_failed" not in cluster.items
