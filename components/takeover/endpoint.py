@@ -144,6 +144,8 @@ class Endpoint:
     cluster: str
     is_silent: bool = False
     """Whether the last look got no answer."""
+    is_unclear: bool = False
+    """Whether the last call of `once` ended with an error."""
     _view: EndpointView | None = None
     _step: Step = field(default_factory=lambda: Step("fine"))
     _looked_at: float = float("-inf")
@@ -159,7 +161,14 @@ class Endpoint:
 
     def once(self, now: float, after_seconds: float, back_since: float) -> Step:
         """The present step, already done. Asks DigitalOcean only if its limits leave room. A look without an answer
-        changes nothing of what is known. Raises Limited, and Refused if the token lacks a right."""
+        changes nothing of what is known. Raises Limited, Unavailable if Nomad does not answer, and Refused if the
+        token lacks a right."""
+        self.is_unclear = True
+        step = self._now_or_kept(now, after_seconds, back_since)
+        self.is_unclear = False
+        return step
+
+    def _now_or_kept(self, now: float, after_seconds: float, back_since: float) -> Step:
         nodes = self.servers.server_nodes()
         if now - self._looked_at < self._pause(nodes, now):
             return self._step
@@ -198,6 +207,9 @@ class Endpoint:
             return step
         if self._view is None:
             return Step("wait", f"host {host.name}: it is not known yet where the servers' address leads")
+        if self.is_unclear:
+            text = "its node is not ready, and it is not known where the servers' address leads now"
+            return Step("wait", f"host {host.name}: {text}")
         if self._step.kind != "fine":
             return Step("wait", f"host {host.name}: its node cannot join, because the servers' address leads to none")
         if now - self._back_since() < SETTLE_SECONDS:

@@ -87,7 +87,8 @@ class Passes:
     def once(self) -> list[Step]:
         """The steps of one pass, already done. A host about which a service does not answer stays as it is, and the
         other hosts continue. Once DigitalOcean takes no more requests, the pass is cut short. Raises Unavailable if
-        nothing is known of any host, and Refused if the token lacks a right."""
+        nothing is known of any host, and Refused if the token lacks a right. An error about the servers' address is
+        raised after the hosts."""
         self.limited_seconds, self.is_complete = 0.0, False
         if self.holder and not self.take_lease():
             held = Step("wait", "another takeover holds the lease")
@@ -96,8 +97,9 @@ class Passes:
         nodes = {place.name: self.servers.node(place.name) for place in self.places}
         heard = Heard.of(nodes.values())
         self.tell("", Step("fine"))
-        if limit := self._keep_endpoint():
-            return self._cut_short(limit)
+        lost = self._keep_endpoint()
+        if isinstance(lost, Limited):
+            return self._cut_short(lost)
         silent: dict[str, Unavailable] = {}
         for place in self._urgent_first(nodes):
             try:
@@ -120,18 +122,21 @@ class Passes:
             self.tell(place.name, step)
         self.tell(RATE, Step("fine"))
         self._tell_silent(silent)
+        if lost:
+            raise lost
         if silent and len(silent) == len(self.places):
             raise list(silent.values())[-1]
         self.is_complete = self._watch() and not silent and self._is_recent()
         unseen = Step("wait", "not checked yet")
         return [self._last.get(place.name, (unseen, 0.0))[0] for place in self.places]
 
-    def _keep_endpoint(self) -> Limited | None:
-        """Check the address of the servers; return the limit, if DigitalOcean takes no more requests."""
+    def _keep_endpoint(self) -> Exception | None:
+        """Check the address of the servers; return the error, for a host that its node has joined needs no answer to
+        this. `Endpoint.hold` keeps the others where they are."""
         if self.endpoint:
             try:
                 step = self.endpoint.once(self.now(), self.rules.after_seconds, self._back_since)
-            except Limited as error:
+            except Exception as error:
                 return error
             self.tell(ENDPOINT, step)
         return None

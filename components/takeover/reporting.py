@@ -109,9 +109,9 @@ class Reporter:
         """Tell a person of an error for which there is no rule: once for each kind, which is its class and place, and
         then daily. Its own text may contain a secret, and is left out."""
         text = (
-            f"a pass over the hosts ended with {type(error).__name__} in {_place(error)}. While this lasts, no host is "
-            f"moved. Read `./pds nomad {self._cluster} -- alloc logs -namespace default -job pds-takeover`. If a host "
-            f"is down, run `./pds repair {self._cluster}`"
+            f"a pass over the hosts ended with {type(error).__name__} in {_place(error)}. While this lasts, a "
+            f"host that is down may not be moved. Read `./pds nomad {self._cluster} -- alloc logs -namespace default "
+            f"-job pds-takeover`. If a host is down, run `./pds repair {self._cluster}`"
         )
 
         def show(message: str) -> None:

@@ -66,7 +66,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/endpoint.py" sha256:c8e3f3871bbd426086af5c41d58531abdf51a11b6beaff675529d13df1086c62
+        script "components/takeover/endpoint.py" sha256:2a179ee9b2624132d8ae986cff7739cd732d1bae786daab43c9fbb93b0c85462
       }
 
       template {
@@ -74,7 +74,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:445cd0af9793c2ad0b2c833cfbb8dcfed02132694d738c701d37248336a78003
+        script "components/takeover/passes.py" sha256:154499e02093cbf442fd5f0887fc8ab76e33301610a1cdf00811fa4715672195
       }
 
       template {
@@ -86,7 +86,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/reporting.py" sha256:9e5318d70ed5ed64e1ca56b82e037e23aa95050184ae90e16e2810cbf893308f
+        script "components/takeover/reporting.py" sha256:473a465c0d6de5cf84b299a91e07ced55bbac59e0ddd48485a6a6572752987e2
       }
 
       template {

@@ -11,7 +11,7 @@ from components.takeover.decide import Rules
 from components.takeover.passes import Passes
 from components.takeover.program import passes_of, repeat
 from components.takeover.reporting import DeadMansSwitch, Reporter
-from components.takeover.services import Unavailable
+from components.takeover.services import Refused, Unavailable
 from tests.support.fake_cluster import FakeCluster
 from tests.support.fake_servers import FakeClusterWithServers
 from tests.support.programs import cluster
@@ -139,28 +139,61 @@ def test_an_unexpected_error_in_any_call_of_a_takeover_leads_to_no_wrong_step(
     assert len([action for action in world.fake.volumes["a"].actions if action.kind == "detach"]) == 1
 
 
-def test_no_host_is_moved_on_an_older_look_at_the_servers_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look that failed is repeated in the next pass, before any host is looked at."""
-    fake = FakeClusterWithServers({"a": 1, "b": 2}, workers=3)
-    world = World(fake, monkeypatch, with_servers=True)
-    world.run(5)
-    fake.pass_time(120)
-    address_at = fake.address_at
+def _unclear_address(world: World, error: Exception) -> list[str]:
+    """From now on nothing is known of the servers' address; the addresses that are looked at."""
     looks: list[str] = []
+    address_at = world.fake.address_at
 
     def fail(address: str) -> int | None:
         looks.append(address)
         if not address.startswith("ip-"):
-            raise KeyError("droplet")
+            raise error
         return address_at(address)
 
-    monkeypatch.setattr(fake, "address_at", fail)
+    world.monkeypatch.setattr(world.fake, "address_at", fail)
+    return looks
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["after a look", "from the beginning"])
+@pytest.mark.parametrize("error", [KeyError("droplet"), Refused(403, "no scope"), RuntimeError("recursion")])
+def test_an_error_about_the_servers_address_keeps_no_host_dead(
+    error: Exception, is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One droplet with the servers' tag and a field of another form is enough for it."""
+    fake = FakeClusterWithServers({"a": 1, "b": 2}, workers=3)
+    world = World(fake, monkeypatch, with_servers=True)
+    if is_known:
+        world.run(5)
+    looks = _unclear_address(world, error)
+    fake.pass_time(120)
+    fake.cut_power(1)
+    fake.pass_time(61)
+    world.run(120)
+    assert fake.is_serving("a")
+    assert fake.volumes["a"].carrier == 3
+    assert fake.assignments == [], "the address stays"
+    (told,) = (text for text in world.sent if "action required" in text)
+    assert type(error).__name__ in told or "no scope" in told
+    assert [time for time in world.pings if time > fake.time - 180] == [], "the dead man's switch tells it as well"
+    assert sum(not address.startswith("ip-") for address in looks) >= 2, "the next passes ask again"
+
+
+def test_no_host_that_could_not_join_is_moved_on_an_older_look_at_the_servers_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its node may be down because the address leads to no server. Each further droplet would fail likewise."""
+    fake = FakeClusterWithServers({"a": 1, "b": 2}, workers=4)
+    world = World(fake, monkeypatch, with_servers=True)
+    world.run(5)
+    fake.pass_time(120)
+    fake.never_starts.add("a")
     fake.cut_power(1)
     fake.pass_time(61)
     world.run(60)
-    assert len(looks) >= 10
-    assert not any(address.startswith("ip-") for address in looks), "no host was looked at"
-    assert fake.volumes["a"].carrier == 1
+    assert fake.volumes["a"].carrier == 3
+    _unclear_address(world, KeyError("droplet"))
+    world.run(2400)
+    assert fake.volumes["a"].carrier == 3
 
 
 def test_does_not_ping_while_a_service_does_not_answer_or_another_program_has_the_lease(
