@@ -30,6 +30,9 @@ further one."""
 _DAILY = (86_400.0,)
 _OVER_SECONDS = 300.0
 """Seconds without a fault until it is over. A fault that comes back sooner is the same one."""
+_LONGER, _OVER_LIMIT = 6, 86_400.0
+"""After each end that was told, a host's next fault is over only after so many times as long, up to a day: one that
+comes and goes would be told for ever."""
 _FORGET_SECONDS = 2 * 86_400.0
 """Seconds after which a message that holds no longer is forgotten."""
 PING_SECONDS = 60.0
@@ -59,13 +62,15 @@ _ENDS = {
 
 @dataclass
 class _Told:
-    """A message, how often it was told, and when last; `seen` is when it last held."""
+    """A message, how often it was told since the last end, and when last; `seen` is when it last held."""
 
     host: str
     urgent: bool
     count: int
     at: float
     seen: float
+    ends: int = 0
+    """How often its end was told."""
 
 
 class Reporter:
@@ -138,11 +143,17 @@ class Reporter:
         """The host is well. If a person was asked for something, tell that it is over."""
         now = self._now()
         faults = {key: told for key, told in self._told.items() if told.host == host}
-        if not faults or any(now - told.seen < _OVER_SECONDS for told in faults.values()):
+        lasting = {key: told for key, told in faults.items() if told.count}
+        ends = max((told.ends for told in faults.values()), default=0)
+        over = min(_OVER_SECONDS * _LONGER**ends, _OVER_LIMIT)
+        if not lasting or any(now - told.seen < over for told in lasting.values()):
             return
-        for key in faults:
-            del self._told[key]
-        if any(told.urgent for told in faults.values()):
+        for key, told in lasting.items():
+            if told.urgent:
+                told.count, told.ends = 0, told.ends + 1
+            else:
+                del self._told[key]
+        if any(told.urgent for told in lasting.values()):
             self._printed(f"Cluster {self._cluster}: {_ENDS.get(host) or f'{_name(host)} is well again'}.")
 
 

@@ -86,7 +86,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/reporting.py" sha256:473a465c0d6de5cf84b299a91e07ced55bbac59e0ddd48485a6a6572752987e2
+        script "components/takeover/reporting.py" sha256:13223590ff6899b8006c90e415eb5cd3861f1c10f4606404261d411d17a2e429
       }
 
       template {

@@ -202,6 +202,28 @@ def test_a_fault_that_comes_and_goes_is_one_fault() -> None:
     assert sent == ["Cluster fleet, action required: fault."] * 2, "at its begin, and after some ten minutes"
 
 
+@pytest.mark.parametrize("minutes", [6, 10, 40])
+def test_a_fault_that_comes_and_goes_slowly_is_told_some_times_a_day(minutes: int) -> None:
+    now = [0.0]
+    reporter, sent = _at(now)
+    for minute in range(1440):
+        now[0] = minute * 60.0
+        reporter.report("a", Step("fine") if minute // minutes % 2 else Step("ask", "fault"))
+    assert 2 < len(sent) < 15
+    assert sent[-1].endswith("fault."), "the last word is not that all is well"
+
+
+def test_a_fault_that_comes_back_after_its_end_was_told_is_told_at_once() -> None:
+    now = [0.0]
+    reporter, sent = _at(now)
+    reporter.report("a", Step("ask", "fault"))
+    now[0] = 301.0
+    reporter.report("a", Step("fine"))
+    now[0] = 302.0
+    reporter.report("a", Step("ask", "fault"))
+    assert [text.rpartition(": ")[2] for text in sent] == ["fault.", "host a is well again.", "fault."]
+
+
 def test_the_end_of_a_takeover_that_asked_for_nothing_is_not_told() -> None:
     now = [0.0]
     reporter, sent = _at(now)
