@@ -40,6 +40,8 @@ _CALM, _CALM_BESIDE_URGENT = 30, 6
 """Healthy hosts that are checked in a minute, with four requests each: if no other host is urgent, and otherwise."""
 _STALE_SECONDS, _STALE_OF_EACH = 300.0, 20.0
 """Time after which a look at a host is too old, at least, and for each host."""
+MOVING = frozenset({"retire", "detach", "attach", "assign"})
+"""Steps of a host that is moved."""
 SETTLED = frozenset({"fine", "foreign", "refused"})
 """Steps of a host with which nothing is under way."""
 
@@ -160,16 +162,18 @@ class Passes:
         return all(place.name in self._last and self._last[place.name][1] >= oldest for place in self.places)
 
     def _watch(self) -> bool:
-        """Look at the other servers and the spares; whether the services answered."""
+        """Look at the other servers and the spares; whether the services answered. A host that is moved comes first."""
         if self.watch is None:
             return True
+        if any(step.kind in MOVING for step in self.last_steps()):
+            return not self.watch.is_silent
         try:
             steps = self.watch.once(self.now(), self.retired)
         except Unavailable:
             return False
         for name, step in steps:
             self.tell(name, step)
-        return True
+        return not self.watch.is_silent
 
     def last_steps(self) -> list[Step]:
         """The last step of each host that was checked."""

@@ -16,8 +16,8 @@ from typing import NoReturn
 
 from components.takeover.decide import Rules, Step
 from components.takeover.endpoint import Endpoint
-from components.takeover.passes import SETTLED, Passes, cluster_of, places_of
-from components.takeover.reporting import MOVING, DeadMansSwitch, Failures, Reporter, in_background, pinger, sender
+from components.takeover.passes import MOVING, SETTLED, Passes, cluster_of, places_of
+from components.takeover.reporting import DeadMansSwitch, Failures, Reporter, in_background, pinger, sender
 from components.takeover.services import API, DigitalOcean, NomadServers, Refused, Unavailable
 from components.takeover.watch import Watch
 

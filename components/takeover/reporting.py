@@ -18,10 +18,9 @@ from dataclasses import dataclass
 
 from components.takeover.decide import DETACH_SECONDS, Step
 from components.takeover.endpoint import ENDPOINT
-from components.takeover.passes import RATE, SILENT
+from components.takeover.passes import MOVING, RATE, SILENT
 from components.takeover.watch import SPARES
 
-MOVING = frozenset({"retire", "detach", "attach", "assign"})
 _WAITING = 100
 """Messages and pings that wait for their service. Each message is printed, too."""
 _GAPS = (600.0, 3600.0, 21_600.0, 86_400.0)

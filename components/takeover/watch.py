@@ -15,6 +15,8 @@ SPARES = "(spares)"
 """In place of a host's name: the spares."""
 LOOK_SECONDS = 300.0
 """Seconds between two looks, of one request to DigitalOcean."""
+AGAIN_SECONDS = 60.0
+"""Seconds to the next look if one got no answer. A request without one takes up to 20 seconds of a pass."""
 FAULT_SECONDS = 900.0
 """Seconds for which a fault is seen before a person is told: a reboot or a rebuild is over sooner."""
 
@@ -47,16 +49,20 @@ class Watch:
     """How many the stack file has."""
     _since: dict[str, float] = field(default_factory=dict)
     """Since when this program sees a fault."""
-    _looked_at: float = float("-inf")
+    is_silent: bool = False
+    """Whether the last look got no answer."""
+    _next: float = float("-inf")
+    """When it looks again."""
 
     def once(self, now: float, retired: Callable[[], Mapping[int, str]]) -> list[tuple[str, Step]]:
         """Each server, and the spares, with 'fine' or what a person is to be reminded of; empty if it is too early for
         a look, or for a fault. Raises Unavailable and Refused."""
-        if now - self._looked_at < LOOK_SECONDS:
+        if now < self._next:
             return []
+        self._next, self.is_silent = now + AGAIN_SECONDS, True
         nodes = self.nomad.server_nodes() if self.servers > 1 else {}
         found = dict(self._servers(nodes)) | {SPARES: self._spares(self.cloud.workers(self.tag), retired())}
-        self._looked_at = now
+        self._next, self.is_silent = now + LOOK_SECONDS, False
         steps = []
         for name, fault in found.items():
             if not fault:

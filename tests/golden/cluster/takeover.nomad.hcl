@@ -74,11 +74,11 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:154499e02093cbf442fd5f0887fc8ab76e33301610a1cdf00811fa4715672195
+        script "components/takeover/passes.py" sha256:1520f5e10bbc2747b97d0a8eae89236d93f14b53eceb4a8ea158512d2a57e5cb
       }
 
       template {
-        script "components/takeover/program.py" sha256:125855ca260ab5e0001b1101a99a5eef27a9ae0a562a5e0d4dc6e722a7274128
+        script "components/takeover/program.py" sha256:7b2ca24de805a2f6b8590883de784bc8212ec6fd1568791d15e577079f25753a
       }
 
       template {
@@ -86,7 +86,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/reporting.py" sha256:13223590ff6899b8006c90e415eb5cd3861f1c10f4606404261d411d17a2e429
+        script "components/takeover/reporting.py" sha256:a9960eedd1a6c0337820f389eba3c8018ced3855f079f406f5ebe5f3c6864c14
       }
 
       template {
@@ -98,7 +98,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/watch.py" sha256:5fa17ffaef6020e1515347f86373173d5432e68de5cb084f04f79fef184cb34b
+        script "components/takeover/watch.py" sha256:ba51aa76473bcaaa99735d36b51c77b4ff1152f54d87bd1a46591e75b1502c8e
       }
 
       template {

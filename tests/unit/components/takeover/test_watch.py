@@ -1,5 +1,6 @@
 """Servers that are down and spares that are missing, which no host shows."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -109,23 +110,48 @@ def test_a_missing_spare_is_told_before_a_host_needs_it(change: dict[str, object
     assert account.passes(HOUR) == ["Cluster fleet: all spares are ready again."]
 
 
-def test_asks_digitalocean_seldom_and_again_at_once_after_no_answer() -> None:
+def test_asks_digitalocean_seldom_and_again_soon_after_no_answer() -> None:
     account = Account()
     account.passes(HOUR)
     assert account.looks == 12
     account.is_silent = True
-    with pytest.raises(Unavailable):
-        account.passes(HOUR)
+    for _ in range(10):
+        with suppress(Unavailable):
+            account.watch.once(account.now, lambda: account.retired)
+        account.now += 5
+    assert account.looks == 13, "a request without an answer takes 20 seconds of a pass over the hosts"
     account.is_silent = False
-    account.passes(30)
+    account.passes(90)
     assert account.looks == 14
 
 
-def test_a_pass_without_an_answer_about_the_spares_is_not_complete() -> None:
-    fake, account = FakeCluster({"a": 1, "b": 2}, workers=3), Account(is_silent=True)
+def _watched() -> tuple[FakeCluster, Account, Passes]:
+    fake, account = FakeCluster({"a": 1, "b": 2}, workers=3), Account()
     passes = Passes(fake, fake, fake.places, "pds-fleet-worker", Rules(), "job", fake.now, watch=account.watch)
-    assert [step.kind for step in passes.once()] == ["fine", "fine"], "the hosts do not wait for it"
-    assert not passes.is_complete
+    return fake, account, passes
+
+
+def test_a_pass_without_an_answer_about_the_spares_is_not_complete() -> None:
+    fake, account, passes = _watched()
+    account.is_silent = True
+    for _ in range(3):
+        assert [step.kind for step in passes.once()] == ["fine", "fine"], "the hosts do not wait for it"
+        assert not passes.is_complete, "not before the spares were looked at"
     account.is_silent = False
+    fake.pass_time(61)
     passes.once()
     assert passes.is_complete
+
+
+def test_the_spares_are_not_looked_at_while_a_host_is_moved() -> None:
+    fake, account, passes = _watched()
+    fake.cut_power(1)
+    fake.pass_time(61)
+    while fake.volumes["a"].address_at != 3:
+        before = account.looks
+        if any(step.kind in ("retire", "detach", "attach", "assign") for step in passes.once()):
+            assert account.looks == before
+        fake.pass_time(5)
+    fake.pass_time(60)
+    passes.once()
+    assert account.looks, "afterwards they are"
