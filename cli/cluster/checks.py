@@ -288,7 +288,8 @@ def _shown(at: float) -> str:
 
 
 def snapshots(subject: ClusterSubject) -> CheckVerdict:
-    """Check that the last snapshot of Nomad's state is recent. The job writes a variable after each that it sent."""
+    """Check that the last snapshot of Nomad's state is recent, and that its ping arrived. The job writes a variable
+    after each that it sent."""
     section, nomad = subject.options.snapshots, f"./pds nomad {subject.cluster.stack} --"
     if section is None:
         return failed(
@@ -308,6 +309,13 @@ def snapshots(subject: ClusterSubject) -> CheckVerdict:
         return failed(f"none has succeeded since the job was made at {shown}. {look}")
     if age > 3 * hours * 3600:
         return failed(f"the last one is of {shown}, and one is due every {hours} h. {look}")
+    if why := record.get("Items", {}).get("ping_failed"):
+        return failed(
+            f"the last one is of {shown}, and the dead man's switch could not be pinged ({why}). If the service is "
+            "faulty, wait for the next snapshot. If the service no longer has this URL, write another one: `pulumi "
+            f"config set --secret --path cluster.snapshots.ping_url --stack {subject.cluster.stack}`, then run "
+            f"{subject.apply}."
+        )
     return passed(f"the last one is of {shown}")
 
 

@@ -21,7 +21,8 @@ VARIABLE = own_path(JOB)
 """The variable with the repository's password, the bucket's keys and `PING_URL`."""
 
 RECORD = f"{VARIABLE}/repository"
-"""The variable with address and ID of the repository that has the last snapshot; the job writes it."""
+"""The variable with address and ID of the repository that has the last snapshot, and, if its ping failed, the reason
+as `ping_failed`; the job writes it."""
 
 _MIB = 256
 

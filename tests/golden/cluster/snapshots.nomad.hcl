@@ -44,7 +44,7 @@ job "pds-nomad-snapshots" {
       }
 
       template {
-        script "nomad_snapshot.sh" sha256:92d1ddd4403dab198399768e5bbec9620dbc34fca2b4ef7022106d6618c4cb89
+        script "nomad_snapshot.sh" sha256:7af7317e8120186dd5e7fb29979d7d317c114280eb9642ae1c92b8dd46ebbae1
       }
 
       template {

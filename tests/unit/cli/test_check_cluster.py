@@ -205,6 +205,11 @@ def _sent(hours: float) -> Callable[[World], None]:
     return _answer(RECORD, (200, {"ModifyTime": (time.time() - hours * HOUR) * 1e9}))
 
 
+def _unpinged(why: str) -> Callable[[World], None]:
+    items = {"repository": "s3:https://s3.test/bucket/nomad-fleet 5af1c2", "ping_failed": why}
+    return _answer(RECORD, (200, {"ModifyTime": time.time() * 1e9, "Items": items}))
+
+
 def _without(section: str) -> Callable[[World], None]:
     def change(world: World) -> None:
         options = {key: value for key, value in CLUSTER["cluster"].items() if key != section}
@@ -275,6 +280,13 @@ def _ending(world: World) -> None:
             _sent(4),
             "snapshots",
             "and one is due every 1 h. `./pds nomad fleet -- job status pds-nomad-snapshots` lists",
+        ),
+        (
+            _unpinged("404"),
+            "snapshots",
+            "could not be pinged (404). If the service is faulty, wait for the next snapshot. If the service no longer "
+            "has this URL, write another one: `pulumi config set --secret --path cluster.snapshots.ping_url --stack "
+            "fleet`, then run `pulumi up",
         ),
         (_answer(RECORD, (404, "")), "snapshots", "none has succeeded since the job was made at"),
         (_answer(SNAPSHOTS, (404, "")), "snapshots", "Nomad has no job that takes them. Run `pulumi up --stack fleet`"),

@@ -16,7 +16,8 @@ from tests.support.serving import LOOPBACK, served
 
 SCRIPTS = ROOT / "components" / "render" / "scripts"
 STANDS = {
-    "nomad": 'case "$1 $2" in "var get") echo "Variable not found" >&2; exit 1 ;; "operator snapshot") >"$4" ;; esac',
+    "nomad": 'case "$1 $2" in "var get") echo "Variable not found" >&2; exit 1 ;; "operator snapshot") >"$4" ;; '
+    '"var put") shift 4; printf "%s\\n" "$@" >"$NOMAD_ALLOC_DIR/record" ;; esac',
     "restic": 'case $1 in cat) echo "{\\"id\\": \\"5af1c2\\"}" ;; esac',
 }
 
@@ -43,19 +44,31 @@ def run(folder: Path, ping_url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    ("status", "answer", "problem"),
-    [
-        (200, "OK", None),
-        (200, "", None),
-        (200, "OK (not found)", "the dead man's switch ignored the ping: OK (not found)"),
-        (404, "no such check", "the dead man's switch could not be pinged"),
-    ],
-)
-def test_a_ping_that_counts_for_nothing_fails_the_run(
-    tmp_path: Path, status: int, answer: str, problem: str | None
+PINGED: dict[str, tuple[int, str, str | None]] = {
+    "the switch knows the URL": (200, "OK", None),
+    "no answer's text": (200, "", None),
+    "two lines": (200, "OK\n404", None),
+    "a deleted check": (200, "OK (not found)", "it does not know this URL"),
+    "a page that shows the URL": (200, "/secret-of-the-switch not found", "it does not know this URL"),
+    "too many pings": (200, "OK (rate limited)", "it takes no more pings of this URL for now"),
+    "no such page": (404, "no such check /secret-of-the-switch", "404"),
+    "a fault of the service": (503, "", "503"),
+}
+
+
+def _record(folder: Path) -> dict[str, str]:
+    """The items of the variable that the run wrote last."""
+    lines = (folder / "alloc" / "record").read_text().splitlines()
+    assert lines[0] == "nomad/jobs/pds-nomad-snapshots/repository"
+    return dict(line.split("=", 1) for line in lines[1:])
+
+
+@pytest.mark.parametrize(("status", "answer", "why"), PINGED.values(), ids=PINGED.keys())
+def test_a_ping_that_counts_for_nothing_is_in_the_record_and_repeats_no_snapshot(
+    tmp_path: Path, status: int, answer: str, why: str | None
 ) -> None:
-    """hc-ping.com answers 200 for a deleted check, which raises no alarm when the snapshots end."""
+    """hc-ping.com answers 200 for a deleted check, which raises no alarm when the snapshots end. A run that fails is
+    repeated whole: it saves, sends and checks everything again."""
 
     class Switch(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -66,11 +79,21 @@ def test_a_ping_that_counts_for_nothing_fails_the_run(
 
     with served(Switch) as port:
         done = run(tmp_path, f"http://{LOOPBACK}:{port}/secret-of-the-switch")
-    assert done.returncode == (1 if problem else 0), done.stderr
-    assert (problem or "") in done.stderr
+    assert done.returncode == 0, done.stderr
+    record = {"repository": "s3:https://s3.test/bucket/nomad-fleet 5af1c2"}
+    assert _record(tmp_path) == record | ({"ping_failed": why} if why else {})
     assert "secret-of-the-switch" not in done.stdout + done.stderr
-    assert "saved:" in done.stdout, "the snapshot was sent before"
+    assert ("could not be pinged" in done.stdout) == bool(why)
+    assert "saved:" in done.stdout
+
+
+def test_a_switch_that_does_not_answer_repeats_no_snapshot(tmp_path: Path) -> None:
+    done = run(tmp_path, f"http://{LOOPBACK}:1/secret-of-the-switch")
+    assert done.returncode == 0
+    assert _record(tmp_path)["ping_failed"] == "no answer, curl's code 7"
+    assert "secret-of-the-switch" not in done.stdout + done.stderr
 
 
 def test_no_switch_is_pinged_without_its_address(tmp_path: Path) -> None:
     assert run(tmp_path, "").returncode == 0
+    assert "ping_failed" not in _record(tmp_path)
