@@ -38,8 +38,7 @@ from offline.stackfile import read_settings
 _VOLUME = "/srv/nomad"
 _FAILED = {"notify_failed": "cluster.takeover.notify_url", "ping_failed": "cluster.takeover.ping_url"}
 """Items of the takeover's variable: its last failures to reach a person."""
-_CERTIFICATE_DAYS = 30
-"""The certificate is renewed by an `up` in its last two months (components/host/certificates.py)."""
+_CERTIFICATE_DAYS = 30  # it is renewed by an `up` in its last two months (components/host/certificates.py)
 _UNHEALTHY = 429
 """Nomad's status if a server is unhealthy; the body has the whole answer (command/agent/operator_endpoint.go)."""
 
@@ -199,7 +198,7 @@ def ingress(subject: ClusterSubject, host: str) -> CheckVerdict:
     kind = subject.settings.ingress.kind
     if kind == "none":
         return skipped("'ingress.kind' is none")
-    return _runs(subject, kind, ingress_namespace(host), f"./pds nomad {subject.cluster.stack}")
+    return _runs(subject, kind, ingress_namespace(host))
 
 
 def _running(subject: ClusterSubject, job: str, namespace: str) -> list[str]:
@@ -208,10 +207,11 @@ def _running(subject: ClusterSubject, job: str, namespace: str) -> list[str]:
     return [item["ID"] for item in allocations if item["ClientStatus"] == "running"]
 
 
-def _runs(subject: ClusterSubject, job: str, namespace: str, nomad: str) -> CheckVerdict:
+def _runs(subject: ClusterSubject, job: str, namespace: str) -> CheckVerdict:
     if _running(subject, job, namespace):
         return passed("it runs")
-    return failed(f"job {job} does not run: `{nomad} -- job status -namespace {namespace} {job}`.")
+    status = f"./pds nomad {subject.cluster.stack} -- job status -namespace {namespace} {job}"
+    return failed(f"job {job} does not run: `{status}`.")
 
 
 def spares(subject: ClusterSubject) -> CheckVerdict:
@@ -228,7 +228,7 @@ def spares(subject: ClusterSubject) -> CheckVerdict:
             f"for its clubs. Rebuild them: `./pds upgrade {subject.cluster.stack}`, or raise their generations."
         )
     if len(ready) >= wanted:
-        return passed(f"{', '.join(map(subject.cluster.worker, ready))}" if ready else "none, as in the stack file")
+        return passed(", ".join(map(subject.cluster.worker, ready)) or "none, as in the stack file")
     reasons = [
         f"{subject.cluster.worker(number)} lost host {retired[number]}: raise its generation in "
         "'cluster.workers.generations'"
@@ -247,8 +247,7 @@ def takeover(subject: ClusterSubject) -> CheckVerdict:
     """Check that the job runs and has checked the hosts lately."""
     if subject.options.takeover is None:
         return skipped("the file has no 'cluster.takeover': a dead host waits for `./pds repair`")
-    runs = _runs(subject, TAKEOVER_JOB, "default", f"./pds nomad {subject.cluster.stack}")
-    if not runs.ok:
+    if not (runs := _runs(subject, TAKEOVER_JOB, "default")).ok:
         return runs
     items = (subject.api.get(f"/v1/var/{STATE}") or {"Items": {}})["Items"]
     lease = json.loads(items.get("lease", "{}"))
@@ -269,18 +268,22 @@ def takeover(subject: ClusterSubject) -> CheckVerdict:
             "it runs, and has not checked the hosts lately: "
             f"`./pds nomad {subject.cluster.stack} -- alloc logs -namespace default -job {TAKEOVER_JOB}`."
         )
-    if mute := [_mute(option, items[item]) for item, option in _FAILED.items() if items.get(item)]:
-        return failed(f"it runs, and {' '.join(mute)} Then run {subject.apply}.")
+    if mute := [_mute(subject, option, items[item]) for item, option in _FAILED.items() if items.get(item)]:
+        return failed(f"it runs, and {' '.join(mute)}")
     return passed(f"it runs, and checked the hosts {max(0, age):.0f} s ago")
 
 
-def _mute(option: str, item: str) -> str:
+def _mute(subject: ClusterSubject, option: str, item: str) -> str:
     known = json.loads(item)
     return (
         f"the last request to '{option}' failed at {_shown(known['at'])} ({known['why']}). If the service is faulty, "
-        "wait: the job repeats the request each minute. If the service no longer has this URL, write another one: "
-        f" `pulumi config set --secret --path {option}`."
+        f"wait: the job repeats the request each minute. {_another(subject, option)}"
     )
+
+
+def _another(subject: ClusterSubject, option: str) -> str:
+    command = f"pulumi config set --secret --path {option} --stack {subject.cluster.stack}"
+    return f"If the service no longer has this URL, write another one: `{command}`, then run {subject.apply}."
 
 
 def _shown(at: float) -> str:
@@ -288,8 +291,7 @@ def _shown(at: float) -> str:
 
 
 def snapshots(subject: ClusterSubject) -> CheckVerdict:
-    """Check that the last snapshot of Nomad's state is recent, and that its ping arrived. The job writes a variable
-    after each that it sent."""
+    """Check that the last snapshot of Nomad's state is recent, and that its ping arrived. Its job writes a variable."""
     section, nomad = subject.options.snapshots, f"./pds nomad {subject.cluster.stack} --"
     if section is None:
         return failed(
@@ -312,9 +314,7 @@ def snapshots(subject: ClusterSubject) -> CheckVerdict:
     if why := record.get("Items", {}).get("ping_failed"):
         return failed(
             f"the last one is of {shown}, and the dead man's switch could not be pinged ({why}). If the service is "
-            "faulty, wait for the next snapshot. If the service no longer has this URL, write another one: `pulumi "
-            f"config set --secret --path cluster.snapshots.ping_url --stack {subject.cluster.stack}`, then run "
-            f"{subject.apply}."
+            f"faulty, wait for the next snapshot. {_another(subject, 'cluster.snapshots.ping_url')}"
         )
     return passed(f"the last one is of {shown}")
 
@@ -348,9 +348,8 @@ def machines(subject: ClusterSubject) -> CheckVerdict:
 
 def escrow(subject: ClusterSubject) -> CheckVerdict:
     """Check that there is a second copy of what only the state holds."""
-    return escrow_of(
-        subject.cluster.stack, subject.options.escrow, subject.cluster.outputs.get("escrow"), "cluster.escrow"
-    )
+    cluster = subject.cluster
+    return escrow_of(cluster.stack, subject.options.escrow, cluster.outputs.get("escrow"), "cluster.escrow")
 
 
 def token(subject: ClusterSubject) -> CheckVerdict:
@@ -372,10 +371,7 @@ def token(subject: ClusterSubject) -> CheckVerdict:
             f"{error}. Create another token with the scopes in docs/guide/cluster.md: `pulumi config set --secret "
             f"--path cluster.takeover.token --stack {subject.cluster.stack}`, then `pulumi up`."
         )
-    return passed(
-        "accepted for all that a takeover reads. `pulumi up` tried its rights to detach, attach and assign when it was "
-        "set"
-    )
+    return passed("accepted for all that a takeover reads. `pulumi up` tried its other rights when it was set")
 
 
 def certificate(subject: ClusterSubject) -> CheckVerdict:
