@@ -76,10 +76,13 @@ def is_placed(api: NomadApi, run: str) -> bool:
 
 
 def has_failed(api: NomadApi, run: str) -> bool | None:
-    """Return whether `run` failed; None if Nomad has no allocation of it: it waits, or is forgotten. Raises
-    ServiceError."""
+    """Return whether `run` failed or was stopped; None if Nomad has no allocation of it: it waits, or is forgotten.
+    Raises ServiceError."""
     allocations = api.get(_allocations(run))
-    return _newest(allocations)["ClientStatus"] in ("failed", "lost") if allocations else None
+    if not allocations:
+        return None
+    newest = _newest(allocations)
+    return newest["ClientStatus"] in _ENDED and not _has_succeeded(newest)
 
 
 def stop(api: NomadApi, run: str) -> None:
@@ -96,6 +99,15 @@ def _allocations(run: str) -> str:
 def _newest(allocations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The allocation that counts: that of a node that went down has a successor."""
     return max(allocations, key=lambda item: int(item.get("CreateIndex", 0)))
+
+
+def _is_stopped(allocation: Mapping[str, Any]) -> bool:
+    """Return whether Nomad was told to stop it. One that was stopped counts as complete, without a failed task."""
+    return allocation.get("DesiredStatus") == "stop"
+
+
+def _has_succeeded(allocation: Mapping[str, Any]) -> bool:
+    return allocation["ClientStatus"] == "complete" and not _is_stopped(allocation)
 
 
 def _wait_for_placement(api: NomadApi, run: str) -> None:
@@ -139,8 +151,10 @@ def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
         return None if over else f"it is {allocation['ClientStatus']}"
 
     until(ended, seconds, f"Job {run}")
-    if allocation["ClientStatus"] == "complete":
+    if _has_succeeded(allocation):
         return True
+    if _is_stopped(allocation):
+        show(f"{run} was stopped before its end.")
     silent = not any(log.said for log in logs.values())
     for name, task in (allocation.get("TaskStates") or {}).items():
         events = task.get("Events") or []

@@ -6,6 +6,7 @@ from cli.backups.restore import DEADLINE, RestoreRequest, dispatch
 from cli.lib import nomad_jobs
 from cli.lib.stack import Stack
 from cli.move import progress, runs
+from cli.move.destination import MoveError
 from cli.move.progress import MoveProgress
 from components.clients.errors import DeadlineError
 from components.clients.nomad import NomadApi
@@ -32,6 +33,7 @@ def restore_backup(club: Stack, settings: Settings, note: MoveProgress, api: Nom
     except DeadlineError as error:  # the host went down since it was asked
         succeeded = False
         print(f"\n{error}")
+    note = still_moving(club, note)
     if succeeded:
         return True
     if any(_NEWER_DATA in line for line in lines):
@@ -58,6 +60,20 @@ def restore_backup(club: Stack, settings: Settings, note: MoveProgress, api: Nom
     return False
 
 
+def still_moving(club: Stack, note: MoveProgress) -> MoveProgress:
+    """Return the club's present note. Raises MoveError if another command has ended the move, or is taking the club
+    back, since `note` was read."""
+    present = progress.read(club)
+    known = (note.source, note.to, note.snapshot)
+    if present and (present.source, present.to, present.snapshot) == known and progress.place(club) == note.to:
+        return present
+    raise MoveError(
+        f"Another command has ended the move of {club.name} from {note.source} to {note.to}, or has taken it back, "
+        "while this one waited for the restore. This one started no server. Let the other one finish, then run "
+        f"`./pds check {club.name}`."
+    )
+
+
 def _interrupted(note: MoveProgress, api: NomadApi) -> str:
     """Return the run that an interrupted command began, unless it has failed: a large club takes hours to arrive."""
     if not note.run:
@@ -74,6 +90,7 @@ def _interrupted(note: MoveProgress, api: NomadApi) -> str:
 def _begin(club: Stack, settings: Settings, note: MoveProgress, api: NomadApi) -> str:
     """Begin the restore, and record its run."""
     runs.wait(api, DEADLINE)  # a restore whose command was killed before it recorded the run
+    note = still_moving(club, note)
     request = RestoreRequest(
         snapshot=note.snapshot,
         # It has the old server's last event, so no relay has to report its cursor, and no account can be newer or have

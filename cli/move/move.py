@@ -57,7 +57,7 @@ def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: S
         note = _leave_behind(club, note, without)
         if note.within:
             second_place.grant(club, note.source, note.to, yes=yes)
-        target = _leave(club, note, yes=yes) if _place(club) == note.source else destination(club, note.to)
+        target = _leave(club, note, yes=yes) if progress.place(club) == note.source else destination(club, note.to)
         if not _arrive(club, target, yes=yes):
             return 1
     return _end(club, yes=yes)
@@ -104,7 +104,7 @@ def _refuse_unpaused(club: Stack, note: MoveProgress) -> None:
 
     `note.opened` covers only what this command has started. Members' writes there would be lost.
     """
-    if _place(club) == note.source:
+    if progress.place(club) == note.source:
         return
     paused, state = read_settings(club.name, club.root).pds.paused, club.outputs().get("state", "unknown")
     if paused and state == "paused":
@@ -122,7 +122,7 @@ def _refuse_unpaused(club: Stack, note: MoveProgress) -> None:
 
 def _begin(club: Stack, settings: Settings, to: StackHost, without: Sequence[str]) -> MoveProgress:
     """Check everything that can be known before, then write the note."""
-    source = _place(club)
+    source = progress.place(club)
     if source == to:
         raise MoveError(f"{club.name} is on {to.described} already.")
     step(1, f"Check whether {club.name} can move from {source} to {to}.")
@@ -209,9 +209,7 @@ def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
     step(4, f"Restore backup {note.snapshot} on {note.to}.")
     if not arrival.restore_backup(club, settings, note, nomad_jobs.stack_nomad_api(club)):
         return False
-    note = progress.read(club)
-    assert note
-    progress.write(club, replace(note, opened=True))
+    progress.write(club, replace(arrival.still_moving(club, note), opened=True))
     return True
 
 
@@ -268,7 +266,7 @@ def _remove_from_host(club: Stack, source: Stack, *, yes: bool) -> None:
 def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
     """Start the PDS on the old host again, whose data are complete and unchanged."""
     step(1, f"Move {club.name} back to {note.source}: the server on {note.to} has never run.")
-    if _place(club) != note.source:
+    if progress.place(club) != note.source:
         grant = read_settings(note.source.stack, club.root).clubs.get(club.name)
         target = destination(club, note.source, grant)
         try:
@@ -278,6 +276,9 @@ def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
             runs.settle(api)
         except ServiceError as error:
             print(f"note: the jobs on {note.to} are unknown: {error}")
+        present = progress.read(club)
+        if present and present.opened:  # the restore had ended, and the command that followed it starts the server
+            _refuse_way_back(club, present)
         change_together(club, target.options)
     start_again(club, read_settings(club.name, club.root), yes=yes, env=moved_to(club))
     if note.within:
@@ -325,14 +326,6 @@ def _settings_of(club: Stack) -> Settings:
     return with_backup(club)
 
 
-def _place(club: Stack) -> StackHost:
-    settings = read_settings(club.name, club.root)
-    assert settings.on
-    assert settings.on.stack
-    cluster = read_settings(settings.on.stack, club.root).cluster
-    return StackHost(settings.on.stack, settings.nomad.datacenter if cluster else None)
-
-
 def _wanted(club: Stack, place: StackHost, note: MoveProgress | None) -> StackHost:
     """Fill in the host of a cluster if `--host` was left out: that of a move in progress, or what its file grants."""
     settings = read_settings(place.stack, club.root)
@@ -348,7 +341,7 @@ def _wanted(club: Stack, place: StackHost, note: MoveProgress | None) -> StackHo
     for known in (note.to, note.source) if note else ():
         if known.stack == place.stack:
             return known
-    here = _place(club)
+    here = progress.place(club)
     if here.stack == place.stack:
         others = ", ".join(host for host in cluster.hosts if host != here.host) or "there is none yet"
         raise MoveError(f"{club.name} is on {here.described}. Name another one with '--host': {others}.")

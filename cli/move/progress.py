@@ -7,7 +7,7 @@ from typing import Any
 from cli.backups.restore import MOVE_NOTE, is_begun
 from cli.lib.apply import change_together
 from cli.lib.stack import Stack, StackError
-from offline.stackfile import read_config
+from offline.stackfile import read_config, read_settings
 
 KEY = MOVE_NOTE
 """Not one of the program's options, so it changes nothing."""
@@ -65,6 +65,15 @@ class MoveProgress:
     def within(self) -> bool:
         """Return whether both hosts are of one cluster."""
         return self.source.stack == self.to.stack
+
+
+def place(club: Stack) -> StackHost:
+    """Return the host that the club's stack file names. Raises StackFileError."""
+    settings = read_settings(club.name, club.root)
+    assert settings.on
+    assert settings.on.stack
+    cluster = read_settings(settings.on.stack, club.root).cluster
+    return StackHost(settings.on.stack, settings.nomad.datacenter if cluster else None)
 
 
 def read(club: Stack) -> MoveProgress | None:

@@ -253,6 +253,7 @@ class FakeNomad:
             if method == "GET":
                 return 200, {"ID": run}
             self.stopped.append(run)
+            self._stop_allocations(run)
             self.every_job = [[job for job in jobs if job["ID"] not in self.stopped] for jobs in self.every_job]
             return 200, {"EvalID": "1"}
         if path.startswith("/v1/jobs?prefix="):
@@ -262,6 +263,16 @@ class FakeNomad:
         if path.startswith("/v1/evaluation/"):
             return 200, {"JobID": f"{path.rpartition('/')[2]}/dispatch-1-a"}
         return None
+
+    def _stop_allocations(self, run: str) -> None:
+        """End a run's allocations that have not ended: Nomad 2.0 then counts them as complete, and no task as
+        failed."""
+        if run.endswith("/dispatch-1-a") and self.runs:
+            self.runs = [_stopped(self.runs[0])]
+        if run in self.runs_of:
+            self.runs_of[run] = [_stopped(self.runs_of[run][0])]
+        if (name := run.replace("/", "%2F")) in self.allocations_of:
+            self.allocations_of[name] = _stopped(self.allocations_of[name])
 
     def _variables_and_logs(self, request: _Request) -> _Answer | None:
         """Variables, checks and the output of tasks."""
@@ -298,6 +309,20 @@ class FakeNomad:
             if self.restarts_after < 0:
                 for task in self.allocations[0]["TaskStates"].values():
                     task["StartedAt"] = "2026-06-01T12:00:30.5Z"
+
+
+def _stopped(allocations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        item
+        if item["ClientStatus"] in ("complete", "failed", "lost")
+        else item
+        | {
+            "ClientStatus": "complete",
+            "DesiredStatus": "stop",
+            "TaskStates": {name: task | {"State": "dead"} for name, task in (item.get("TaskStates") or {}).items()},
+        }
+        for item in allocations
+    ]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def allocations(status: str, failed: str | None = None, events: tuple[str, ...] 
         name: {"Failed": name == failed, "StartedAt": f"2026-06-01T12:00:0{number}Z", "Events": messages}
         for number, name in enumerate(("fetch", "restore"))
     }
-    return [{"ID": "11111111", "ClientStatus": status, "TaskStates": tasks}]
+    return [{"ID": "11111111", "ClientStatus": status, "DesiredStatus": "run", "TaskStates": tasks}]
 
 
 def test_prints_each_line_of_a_run_s_output_once(nomad: FakeNomad, clock: Clock) -> None:
@@ -96,6 +96,27 @@ def test_stops_waiting_for_a_run_that_is_not_placed(nomad: FakeNomad, clock: Clo
         nomad_jobs.follow(_api(nomad), "pds-restore/dispatch-1-a", 600, lambda line: None)
     assert clock.now < 180
     assert nomad.stopped == ["pds-restore/dispatch-1-a"], "it would begin once the host is back"
+
+
+def test_a_run_that_was_stopped_has_not_succeeded(nomad: FakeNomad, clock: Clock) -> None:
+    """Nomad reports its allocation as complete, and no task as failed."""
+    api, run = _api(nomad), "pds-restore/dispatch-1-a"
+    nomad.runs = [allocations("running")]
+    nomad.logs = {("fetch", "stdout"): "fetching\n"}
+    nomad_jobs.stop(api, run)
+    assert nomad.runs[0][0]["ClientStatus"] == "complete"
+    assert nomad_jobs.has_failed(api, run)
+    shown: list[str] = []
+    assert not nomad_jobs.follow(api, run, 60, shown.append)
+    assert shown == ["fetching", "pds-restore/dispatch-1-a was stopped before its end."]
+
+
+def test_a_run_that_ended_before_it_was_stopped_keeps_its_result(nomad: FakeNomad, clock: Clock) -> None:
+    api, run = _api(nomad), "pds-restore/dispatch-1-a"
+    nomad.runs = [allocations("complete")]
+    nomad_jobs.stop(api, run)
+    assert nomad_jobs.has_failed(api, run) is False
+    assert nomad_jobs.follow(api, run, 60, lambda line: None)
 
 
 def test_starts_a_periodic_job_at_once(nomad: FakeNomad) -> None:
