@@ -1,5 +1,6 @@
 """The restore of a move, on the new host."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cli.backups.restore import DEADLINE, RestoreRequest, dispatch
@@ -14,6 +15,9 @@ from components.settings.sections.settings import Settings
 
 _NEWER_DATA = "REFUSED: NEWER DATA"
 """A server has run on the data of the new host (`components/render/scripts/restore_move.cjs`)."""
+
+_NO_NEWER_DATA = "none that are newer than the backup"
+"""The same script has compared them with the backup."""
 
 _LOSSES = "To move without them:"
 """The old host may have accounts that the backup lacks."""
@@ -36,15 +40,39 @@ def restore_backup(club: Stack, settings: Settings, note: MoveProgress, api: Nom
     note = still_moving(club, note)
     if succeeded:
         return True
+    _report(club, _compared(club, replace(note, run=run), lines), lines)
+    return False
+
+
+def _compared(club: Stack, note: MoveProgress, lines: Sequence[str]) -> MoveProgress:
+    """Record whether the new host has newer data, if the restore came as far as to compare them; return the note."""
     if any(_NEWER_DATA in line for line in lines):
-        progress.write(club, replace(note, run=run, newer=True))
+        note = replace(note, newer=True)
+    elif any(_NO_NEWER_DATA in line for line in lines):
+        note = replace(note, newer=False)
+    progress.write(club, note)
+    return note
+
+
+def _report(club: Stack, note: MoveProgress, lines: Sequence[str]) -> None:
+    """Print what to do after a restore that failed."""
+    if any(_NEWER_DATA in line for line in lines):
         print(
-            f"\nThe PDS is paused. The data on {note.to} are newer than the backup, so those on {note.source} may be "
-            f"old. If they are the club's present data, keep them: run `pulumi config set --path {progress.KEY}.opened "
-            f"true --stack {club.name}` and './pds move {club.name} {note.to.flags}', which ends the move without a "
-            "restore."
+            f"\nThe PDS is paused. A server has run on the data on {note.to}, and those on {note.source} are older. "
+            f"First look for a newer file (`git pull`). If the data on {note.to} are the club's present ones, keep "
+            f"them: run `pulumi config set --path {progress.KEY}.opened true --stack {club.name}` and './pds move "
+            f"{club.name} {note.to.flags}', which ends the move without a restore. Only if those on {note.source} are "
+            f"the present ones: {_taking_back(club, note)}, which renames and keeps those on {note.to}. Then move the "
+            "club again."
         )
-        return False
+        return
+    if note.newer:
+        print(
+            f"\nThe PDS is paused. An earlier restore found newer data on {note.to}, and this one ended before it "
+            "compared them. Fix the fault above and repeat the command. Only if those on "
+            f"{note.source} are the present ones: {_taking_back(club, note)}."
+        )
+        return
     if any(_LOSSES in line for line in lines):
         print(
             f"\nThe PDS is paused. The accounts above are on {note.source} as they were. Start the PDS there with "
@@ -52,12 +80,18 @@ def restore_backup(club: Stack, settings: Settings, note: MoveProgress, api: Nom
             "the backups is the best that there is, leave the accounts behind: repeat this command with '--without' as "
             f"above, then run `./pds restore {club.name} --only DID` for each."
         )
-        return False
+        return
     print(
         f"\nThe PDS is paused, and its data are on {note.source} as they were. Fix the fault above and repeat the "
         f"command, or start it there: './pds move {club.name} {note.source.flags}'."
     )
-    return False
+
+
+def _taking_back(club: Stack, note: MoveProgress) -> str:
+    return (
+        f"run `pulumi config rm --path {progress.KEY}.newer --stack {club.name}`, then go back with `./pds move` and "
+        f"'{note.source.flags}'"
+    )
 
 
 def still_moving(club: Stack, note: MoveProgress) -> MoveProgress:

@@ -104,6 +104,9 @@ def write(club: Stack, note: MoveProgress) -> None:
     changes = {f"{KEY}.{key}": value for key, value in _values(note).items() if written.get(key) != value}
     if changes:
         change_together(club, changes)
+    for key in written.keys() - _values(note).keys():
+        if club.run("config", "rm", "--path", f"{KEY}.{key}").code:
+            raise StackError(f"Pulumi.{club.name}.yaml could not be changed. Remove '{KEY}.{key}' from it yourself.")
 
 
 def forget(club: Stack) -> None:

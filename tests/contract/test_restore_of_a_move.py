@@ -6,13 +6,14 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cli.snapshot.did_keys import did_key
 from tests.contract.lines import one_line
-from tests.contract.restores import Restore, names_the_key, newest
+from tests.contract.restores import FILES, Restore, names_the_key, newest
 from tests.contract.test_damaged_accounts import lose_a_blob, overwrite_pages, store_of
 from tests.contract.test_restore import _client, _content, _logged_in, _status, _uris
 from tests.contract.test_restored_accounts import _fetched
@@ -34,8 +35,16 @@ def _refused(restore: Restore, **change: str) -> str:
     return output
 
 
+def _lock(data: Path) -> None:
+    """Leave the lock of a server that ran on these data, which the servers of the scenario do not make."""
+    (data / ".run-status").mkdir(mode=0o700, exist_ok=True)
+    with closing(sqlite3.connect(data / ".run-status" / "server-lock.sqlite", isolation_level=None)) as db:
+        db.execute("begin exclusive")
+
+
 def test_refuses_a_backup_that_is_older_than_the_data_which_a_server_has_served_here(in_place: Restore) -> None:
     last = newest(in_place.data.path)
+    _lock(in_place.data.path)
     output = _refused(in_place)
     assert f"NEWER DATA: a server has run on the data of this volume. Their last event is number {last}" in output
     assert in_place.scenario.written_after in _uris(in_place.data.path, in_place.scenario.writer.did)
@@ -64,9 +73,39 @@ def test_replaces_restored_data_on_which_no_server_ran_before_the_move_went_back
     assert in_place.scenario.written_after in _uris(disaster.data.path, in_place.scenario.writer.did)
 
 
+@pytest.mark.parametrize("served", [False, True], ids=["no server ran", "a server ran"])
+def test_data_of_a_restore_without_a_record_of_its_last_event_are_newer_only_if_a_server_has_run_on_them(
+    disaster: Restore, in_place: Restore, tmp_path: Path, served: bool
+) -> None:
+    """A restore skips thousands of numbers. A former version left no record when a move went back."""
+    disaster.run(code=0, **MOVE)
+    (disaster.data.path / ".pds-restored.json").unlink()
+    in_place.data.take()
+    later = tmp_path / "later"
+    shutil.copytree(in_place.data.snapshot, later)
+    assert json.loads((later / "manifest.json").read_text())["sequence"] < newest(disaster.data.path)
+    disaster.fetch(later)
+    if served:
+        _lock(disaster.data.path)
+        assert "NEWER DATA" in _refused(disaster)
+        return
+    assert "none that are newer than the backup" in disaster.run(code=0, **WHOLE)
+    assert in_place.scenario.written_after in _uris(disaster.data.path, in_place.scenario.writer.did)
+
+
+def test_the_refusal_of_newer_data_names_no_step_that_paused_jobs_prevent(in_place: Restore) -> None:
+    """The paused club has its jobs on this host, so its `up` refuses to remove the club."""
+    _lock(in_place.data.path)
+    output = _refused(in_place)
+    assert "pulumi up" not in output
+    assert "`pulumi config rm --path move:note.newer --stack STACK`, then go back" in output
+
+
 def test_refuses_the_same_backup_again_after_the_restored_server_has_run(disaster: Restore) -> None:
     disaster.run(code=0, **MOVE)
-    with disaster.opened() as server:
+    lock = {"NODE_OPTIONS": f"--require={FILES / 'data_lock.cjs'}"}
+    served = replace(disaster, scenario=replace(disaster.scenario, env={**disaster.scenario.env, **lock}))
+    with served.opened() as server:
         disaster.scenario.club.post(_logged_in(server, disaster, disaster.scenario.writer.did), "on the new host")
     disaster.fetch()
     assert "NEWER DATA" in _refused(disaster)

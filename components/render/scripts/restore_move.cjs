@@ -6,7 +6,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { LOSSES, read, sentences } = require("./account_check.cjs");
 const { writeWhole } = require("./files.cjs");
-const { Refused, asked, data, dids } = require("./restore_request.cjs");
+const { Refused, asked, data, dids, say } = require("./restore_request.cjs");
 const { places } = require("./restore_swap.cjs");
 
 const RESTORED = ".pds-restored.json"; // beside the restored data: the last event that the restore itself wrote
@@ -26,19 +26,28 @@ function restoredUpTo() {
   }
 }
 
+/** Whether a server has ever run on the data of this volume: each makes its lock at its start, and a restore leaves it. */
+function hasServed() {
+  return fs.existsSync(path.join(data, ".run-status", "server-lock.sqlite"));
+}
+
 /**
  * Refuses a snapshot that is older than the data on the volume, whose last event is `newest`. A server that is moved
- * continues the numbers of its events, so data of an earlier stay are behind. Data that an unrecorded restore left are
- * ahead, up to the last event of that restore.
+ * continues the numbers of its events, so data of an earlier stay are behind. Data that a restore left are ahead, up to
+ * the last event of that restore, or without a server's lock if the restore did not note that.
  */
 function refuseNewerData(newest, manifest) {
-  if (asked("old_data") !== "no" || newest <= Math.max(manifest.sequence, restoredUpTo())) return;
+  if (asked("old_data") !== "no") return;
+  if (newest <= Math.max(manifest.sequence, restoredUpTo()) || !hasServed()) {
+    say("data on this volume", "none that are newer than the backup"); // `cli/move/arrival.py` reads it
+    return;
+  }
   throw new Refused(
     `NEWER DATA: a server has run on the data of this volume. Their last event is number ${newest}, and that of the backup ` +
       `of ${manifest.started} is ${manifest.sequence}. The stack file may be of an older checkout, and the PDS may have moved ` +
-      "here already. Nothing was changed. Use the newest stack file. Only if the data on this volume are obsolete: remove the " +
-      "club from the 'clubs' of this host and run `pulumi up` there, which renames and keeps the data. Then add it again, and " +
-      "repeat the move."
+      "here already. Nothing was changed. Use the newest stack file. Only if the data on this volume are obsolete: run " +
+      "`pulumi config rm --path move:note.newer --stack STACK`, then go back with `./pds move STACK` and the old host as " +
+      "'--to', which renames and keeps them. Then move again."
   );
 }
 

@@ -160,7 +160,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_move.cjs" sha256:5636b4b9323cbf11afc345d2bf92eefae7f49e3d75b8764072667b19ace02ff0
+        script "restore_move.cjs" sha256:608420da3116b16f27353fd0f39c7c3dfff5ad1c07a7a6dca5f8e68263551fcd
       }
 
       template {

@@ -95,26 +95,6 @@ def test_remembers_the_accounts_to_leave_behind_across_an_interruption(alice: Ow
     assert alice.new.dispatched[0]["without"] == "did:plc:eve did:plc:bob did:plc:dan"
 
 
-def test_does_not_start_old_data_if_the_new_host_has_newer_ones(
-    alice: Owner, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An older file led here: the club has been served on ground since, and dev has the data of before the move."""
-    alice.new.runs = [allocations("failed", "restore")]
-    alice.new.logs = {("restore", "stderr"): "REFUSED: NEWER DATA: a server has run on the data of this volume.\n"}
-    assert move.move(alice.club, "ground", yes=True) == 1
-    output = capsys.readouterr().out
-    assert "./pds move chess --to dev" not in output
-    assert "`pulumi config set --path move:note.opened true --stack chess`" in output
-    ran = alice.commands()
-    with pytest.raises(MoveError, match=r"a server has run on them.*config rm --path move:note.newer"):
-        move.move(alice.club, "dev", yes=True)
-    assert alice.commands() == ran
-
-    assert alice.club.run("config", "set", "--path", "move:note.opened", "true").code == 0
-    assert move.move(alice.club, "ground", yes=True) == 0
-    assert posted(alice.new) == ["/v1/job/pds-restore/dispatch"], "the newer data are served as they are"
-
-
 def test_the_old_host_keeps_its_grant_until_the_new_server_serves(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
