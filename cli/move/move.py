@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
+from cli.adoption.own_disks import require_backups_in_buckets
 from cli.backups.restore import (
     back_up,
     last_backup_is_restorable,
@@ -125,6 +126,7 @@ def _begin(club: Stack, settings: Settings, to: StackHost, without: Sequence[str
     source = progress.place(club)
     if source == to:
         raise MoveError(f"{club.name} is on {to.described} already.")
+    require_backups_in_buckets([club])  # the restore would look for the disk on the new host
     step(1, f"Check whether {club.name} can move from {source} to {to}.")
     if source.stack == to.stack:
         print(second_place.check(club, source, to))

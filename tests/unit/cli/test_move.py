@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cli import app
+from cli.adoption.own_disks import BackupsStayError
 from cli.lib.stack import Stack, StackError
 from cli.move import destination, move
 from cli.move.destination import MoveError
@@ -134,6 +135,19 @@ def _refused(alice: Owner, match: str, kind: type[Exception] = MoveError, to: st
 def test_refuses_a_club_without_backups(alice: Owner) -> None:
     alice.chess(backup=None)
     _refused(alice, r"Pulumi\.chess\.yaml has no 'backup'", StackError)
+
+
+def test_refuses_a_club_whose_backups_are_on_a_disk_of_its_host(alice: Owner) -> None:
+    alice.chess(backup={"volume": "backups"})
+    match = r"the backups of chess are on disk backups.*Write a bucket.*Nothing was changed"
+    _refused(alice, match, BackupsStayError)
+
+
+def test_goes_back_although_the_backups_are_on_a_disk(alice: Owner) -> None:
+    """A former version began such a move, and its restore found no disk."""
+    alice.chess(backup={"volume": "backups"})
+    alice.note(snapshot="33a97191")
+    assert move.move(alice.club, "dev", yes=True) == 0
 
 
 def test_refuses_a_pds_on_its_own_droplet(alice: Owner) -> None:
