@@ -36,14 +36,24 @@ def check(club: Stack, source: StackHost, to: StackHost) -> str:
 
 
 def refuse_unready(club: Stack, to: StackHost) -> None:
-    """Raise MoveError if the host of a cluster is down: only Nomad's servers answer then. Raises ClusterError."""
-    if to.host and not is_ready(Stack(to.stack, club.root), to.host):
+    """Raise MoveError if the host of a cluster is down: only Nomad's servers answer then; or if no `up` has made it.
+    Raises ClusterError."""
+    if to.host is None:
+        return
+    ready = is_ready(Stack(to.stack, club.root), to.host)
+    if ready is None:
+        raise MoveError(
+            f"{to.described} has not been made yet. Run `pulumi up --stack {to.stack}` first. Nothing was changed."
+        )
+    if not ready:
         raise MoveError(f"{to.described} is not ready. Run `./pds repair {to.stack}` first. Nothing was changed.")
 
 
-def is_ready(cluster: Stack, host: str) -> bool:
-    """Return whether the host is on a worker and its node is ready. Raises ClusterError."""
-    return views(Cluster.of(cluster).passes())[host].is_serving
+def is_ready(cluster: Stack, host: str) -> bool | None:
+    """Return whether the host is on a worker and its node is ready; None if no `up` has made it. Raises
+    ClusterError."""
+    view = views(Cluster.of(cluster).passes()).get(host)
+    return view.is_serving if view else None
 
 
 def grant(club: Stack, source: StackHost, to: StackHost, *, yes: bool) -> None:

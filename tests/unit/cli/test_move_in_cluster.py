@@ -6,11 +6,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from cli.cluster.hosts import Cluster
 from cli.lib import apply
 from cli.lib.stack import Stack, StackError
 from cli.move import move, second_place
@@ -271,6 +273,16 @@ def test_a_place_that_the_club_has_there_already_needs_no_second_room(alice: Own
 def test_refuses_a_host_that_is_down(alice: Owner) -> None:
     alice.down = {"b"}
     _refused(alice, "host b of fleet is not ready. Run `./pds repair fleet` first", host="b")
+
+
+def test_refuses_a_host_that_no_up_has_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster's file has it, and the outputs of its stack do not."""
+    made = {"a": SimpleNamespace(is_serving=True)}
+    monkeypatch.setattr(second_place, "views", lambda _passes: made)
+    monkeypatch.setattr(Cluster, "of", lambda _stack: SimpleNamespace(passes=lambda: None))
+    second_place.refuse_unready(Stack("chess"), StackHost("fleet", "a"))
+    with pytest.raises(MoveError, match=r"host b of fleet has not been made yet\. Run `pulumi up --stack fleet` first"):
+        second_place.refuse_unready(Stack("chess"), StackHost("fleet", "b"))
 
 
 def test_refuses_a_cluster_with_pending_changes(alice: Owner) -> None:
