@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from cli.adoption import handover
-from cli.adoption.club_hosts import require_clubs_on_host, require_settled
+from cli.adoption.club_hosts import Placement, require_clubs_on_host, require_settled
 from cli.adoption.handover import VolumeError
 from cli.adoption.own_disks import require_backups_in_buckets
 from cli.adoption.released_state import is_below, is_nomad, release
@@ -222,7 +222,8 @@ def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> i
     step(5, f"`pulumi up` of {adoption.cluster.name}, which imports volume and address, and places the host.")
     up(adoption.cluster, yes=yes)
     step(6, "`pulumi up` of each stack with a PDS on it.")
-    for stack in adoption.stacks:
+    for stack, places in _places(adoption).items():
+        require_clubs_on_host({stack: places})
         up(stack, yes=yes, env=moved_to(stack))
     print(
         f"\nThe host of {adoption.single.name} is host {adoption.host} of {adoption.cluster.name}. `./pds list` shows "
@@ -233,11 +234,15 @@ def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> i
 
 
 def _require_clubs_on_host(adoption: Adoption, fleet: Settings) -> None:
-    """Each stack is on the host as it was, or as it is to be."""
+    require_settled(adoption.cluster, adoption.host, fleet)
+    require_clubs_on_host(_places(adoption))
+
+
+def _places(adoption: Adoption) -> dict[Stack, tuple[Placement, Placement]]:
+    """The host as it was, and as it is to be, of each stack on it."""
     there = (adoption.cluster.name, adoption.host)
     before = {adoption.single: None, **dict.fromkeys(adoption.clubs, adoption.single.name)}
-    require_clubs_on_host({stack: ((on, None), there) for stack, on in before.items()})
-    require_settled(adoption.cluster, adoption.host, fleet)
+    return {stack: ((on, None), there) for stack, on in before.items()}
 
 
 def _require_fitting(adoption: Adoption, fleet: Settings, settings: Settings) -> None:

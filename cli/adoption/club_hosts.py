@@ -1,7 +1,7 @@
 """Whether a stack's PDS is on the host that is adopted or released.
 
 The host's list is not proof: a club that moves is in the lists of two hosts. The club's own file names the
-place that it runs in.
+place that it runs in. Nor is that file proof: it may be older than the state, which everyone shares.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from cli.adoption.stack_edits import configured
 from cli.errors import CommandError
 from cli.lib.stack import Stack
+from cli.move.progress import StackHost
+from cli.move.recorded_place import older_file, recorded_place
+from components.settings import stack_identity
+from components.settings.sections.host import NomadOptions
 from components.settings.sections.settings import Settings
 
 _NOTE = "move:note"
@@ -24,7 +28,11 @@ class ClubHostError(CommandError):
 
 
 def require_clubs_on_host(stacks: Mapping[Stack, tuple[Placement, ...]]) -> None:
-    """Require each stack's file to name one of its places, and no move. Raises ClubHostError and StackFileError."""
+    """Require each stack's file and state to name one of its places, and no move. The permission for another place
+    (`moved_to`) would also lead a PDS back that has moved away since.
+
+    Raises ClubHostError, StackError and StackFileError.
+    """
     for stack, places in stacks.items():
         file = f"Pulumi.{stack.name}.yaml"
         if configured(stack, _NOTE) is not None:
@@ -45,6 +53,18 @@ def require_clubs_on_host(stacks: Mapping[Stack, tuple[Placement, ...]]) -> None
                 f"{file} places its PDS {there}. It has to be {wanted}. If it has moved, remove it "
                 "from 'clubs' of the host's stack file, and run `pulumi up` there. No stack file was changed."
             )
+        recorded = recorded_place(stack)
+        if recorded and not any(_is(recorded, place) for place in places):
+            raise ClubHostError(older_file(stack, recorded, "No stack file was changed."))
+
+
+def _is(recorded: str, place: Placement) -> bool:
+    """Whether a place of the state is this one. It leaves a datacenter out that has the default name."""
+    stack, host = place
+    if stack is None:
+        return recorded == stack_identity.OWN_DROPLET
+    known = StackHost.of(recorded)
+    return known.stack == stack and host in (None, known.host or NomadOptions.model_fields["datacenter"].default)
 
 
 def require_settled(cluster: Stack, host: str, fleet: Settings) -> None:

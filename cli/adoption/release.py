@@ -14,7 +14,7 @@ import click
 
 from cli.adoption import handover, remove_from_nomad
 from cli.adoption.adopt import DROPLET, VOLUME
-from cli.adoption.club_hosts import require_clubs_on_host, require_settled
+from cli.adoption.club_hosts import Placement, require_clubs_on_host, require_settled
 from cli.adoption.own_disks import require_backups_in_buckets
 from cli.adoption.released_state import is_nomad, name_of, release
 from cli.adoption.stack_edits import Edits, configured, prepare
@@ -69,9 +69,10 @@ def release_host(cluster: Stack, host: str, target: Stack, size: str, *, yes: bo
         settings = read_settings(target.name, target.root)
         if settings.on is None and settings.volume.adopt:
             plan = _begun(cluster, host, target, settings, fleet)
-            if _is_handed_over(plan, account, fleet):
-                return _end(plan, yes=yes)
+            is_handed_over = _is_handed_over(plan, account, fleet)
             _require_clubs_on_host(plan, fleet)
+            if is_handed_over:
+                return _end(plan, yes=yes)
             print(f"The release of host {host} to {target.name} has begun: Pulumi.{target.name}.yaml has its volume.")
             if not yes and not click.confirm("Shut its worker down and continue?"):
                 return 1
@@ -131,11 +132,15 @@ def _begun(cluster: Stack, host: str, target: Stack, settings: Settings, fleet: 
 
 
 def _require_clubs_on_host(plan: Release, fleet: Settings) -> None:
-    """Each stack is on the host as it was, or as it is to be."""
+    require_settled(plan.cluster, plan.host, fleet)
+    require_clubs_on_host(_places(plan))
+
+
+def _places(plan: Release) -> dict[Stack, tuple[Placement, Placement]]:
+    """The host as it was, and as it is to be, of each stack on it."""
     there = (plan.cluster.name, plan.host)
     after = {plan.target: None, **dict.fromkeys(plan.clubs, plan.target.name)}
-    require_clubs_on_host({stack: (there, (on, None)) for stack, on in after.items()})
-    require_settled(plan.cluster, plan.host, fleet)
+    return {stack: (there, (on, None)) for stack, on in after.items()}
 
 
 def _begin(plan: Release, account: DigitalOceanAccount, fleet: Settings, size: str, *, yes: bool) -> bool:
@@ -258,7 +263,8 @@ def _end(plan: Release, *, yes: bool) -> int:
 def _up(plan: Release, *, yes: bool) -> int:
     cluster, target = plan.cluster, plan.target
     step(6, f"`pulumi up` of {target.name}, which imports volume and address, and of the others.")
-    for stack in plan.stacks:
+    for stack, places in _places(plan).items():
+        require_clubs_on_host({stack: places})
         up(stack, yes=yes, env=moved_to(stack))
     print(
         f"\nHost {plan.host} of {cluster.name} is the host of {target.name}. {cluster.name} has one more spare: lower "

@@ -8,15 +8,31 @@ from cli.move.progress import KEY, MoveProgress, StackHost
 from components.settings import stack_identity
 
 
+def recorded_place(stack: Stack) -> str:
+    """The place of the PDS in the state; empty if the state has none, as before the first `up`. Raises StackError."""
+    identity = stack.state().named(stack_identity.RESOURCE)
+    return str(identity.outputs.get("place") or "") if identity else ""
+
+
+def older_file(stack: Stack, recorded: str, untouched: str, more: str = "") -> str:
+    """The refusal of a stack file that is older than the state. `more` is what else to do with this file."""
+    there = stack_identity.described(recorded)
+    return (
+        f"The state has {stack.name} on {there}, and Pulumi.{stack.name}.yaml has it on "
+        f"{stack_identity.described(written_place(stack))}: this file is older than the last `pulumi up`. The newest "
+        f"posts are on {there}. {untouched} Get the newer file (`git pull`), and repeat the command. If there is none, "
+        f"write {_options(recorded)} into this one{more}. `pulumi preview --stack {stack.name}` names what else "
+        "differs."
+    )
+
+
 def refuse_older_file(club: Stack, note: MoveProgress | None, to: StackHost) -> None:
     """Raise MoveError if the state has the PDS at another place than the club's file. Raises StackError.
 
     Only a command that was killed between the file and the `up` leaves that, with the PDS paused: on the way forth, or
     on the way back to `to`.
     """
-    identity = club.state().named(stack_identity.RESOURCE)
-    recorded = str(identity.outputs.get("place") or "") if identity else ""
-    written = written_place(club)
+    recorded, written = recorded_place(club), written_place(club)
     if recorded in ("", written):
         return
     if note and not note.opened:
@@ -24,14 +40,7 @@ def refuse_older_file(club: Stack, note: MoveProgress | None, to: StackHost) -> 
         is_back = _is(recorded, note.to) and _is(written, note.source) and to == note.source
         if (is_forth or is_back) and club.outputs().get("state") == "paused":
             return
-    there = stack_identity.described(recorded)
-    raise MoveError(
-        f"The state has {club.name} on {there}, and Pulumi.{club.name}.yaml has it on "
-        f"{stack_identity.described(written)}: this file is older than the last `pulumi up`. The newest posts are on "
-        f"{there}. Nothing was changed. Get the newer file (`git pull`), and repeat the command. If there is none, "
-        f"write {_options(recorded)} into this one, and remove '{KEY}' from it. `pulumi preview --stack {club.name}` "
-        "names what else differs."
-    )
+    raise MoveError(older_file(club, recorded, "Nothing was changed.", f", and remove '{KEY}' from it"))
 
 
 def _is(place: str, host: StackHost) -> bool:

@@ -72,9 +72,16 @@ class World:
     providers: dict[str, str] = field(default_factory=lambda: {"chess-club": "house"})
     """The stack whose Nomad the state of a club has a provider of."""
     places: dict[str, str] = field(
-        default_factory=lambda: {"fleet": "", "house": stack_identity.OWN_DROPLET, "chess-club": "house"}
+        default_factory=lambda: {
+            "fleet": "",
+            "house": stack_identity.OWN_DROPLET,
+            "chess-club": "house",
+            "rooks": "fleet/b",
+        }
     )
     """The place of each stack's PDS in its state."""
+    on: dict[str, str] = field(default_factory=lambda: {"chess-club": "house", "rooks": "fleet"})
+    """The stack whose host each state names. Unlike the place, only an `up` changes it."""
     hosts: dict[str, Any] = field(default_factory=dict)
     """Hosts of the outputs of `fleet`, beside b."""
     alone: bool = True
@@ -119,19 +126,22 @@ class World:
         elif droplet == self.carrier:
             self.carrier = None
 
-    def release(self, stack: Stack, _is_released: Callable[[Any], bool], place: str | None = None) -> int:
+    def release(self, stack: Stack, is_released: Callable[[Any], bool], place: str | None = None) -> int:
+        """Like the real one, it changes no state in which there is nothing to release."""
         self.call(f"release {stack.name}")
-        if stack.name != "fleet":
-            assert place == stack_identity.place(read_settings(stack.name, stack.root))
-            self.places[stack.name] = place
-        if stack.name == "house":
-            self.made.pop(VOLUME, None)
-            self.made.pop(ADDRESS, None)
-        # A release keeps what the new host's Nomad has.
-        if self.alone or self.providers.get(stack.name) == "fleet":
-            self.providers.pop(stack.name, None)
         self.released.add(stack.name)
-        return 1
+        if stack.name == "fleet":
+            return 1
+        assert place == stack_identity.place(read_settings(stack.name, stack.root))
+        gone = [name for name in (VOLUME, ADDRESS) if stack.name == "house" and self.made.pop(name, None)]
+        provider = (
+            f"urn:pulumi:{stack.name}::pds::pulumi:providers:nomad::pds-host-provider-{self.providers.get(stack.name)}"
+        )
+        if is_released({"urn": provider, "type": "pulumi:providers:nomad"}):
+            gone.append(self.providers.pop(stack.name))
+        if gone:
+            self.places[stack.name] = place
+        return len(gone)
 
     def forget(self, _nomad: Any, host: str, _clubs: tuple[str, ...]) -> None:
         assert host == "a"
@@ -154,6 +164,7 @@ class World:
             assert settings.on.stack == ("fleet" if self.alone else "house")
         self.call(f"up {stack.name}")
         self.places[stack.name] = place
+        self.on[stack.name] = (settings.on and settings.on.stack) or ""
         if settings.cluster:
             self.hosts = {"a": {"volume_id": ID, "address": IP}} if "a" in settings.cluster.hosts else {}
         elif settings.on is None:
@@ -176,7 +187,10 @@ class World:
 def _state(world: World, stack: Stack) -> State:
     provider = {f"pds-host-provider-{world.providers[stack.name]}": "1"} if stack.name in world.providers else {}
     made = {**provider, **(world.made if stack.name == "house" else {})}
-    return State(tuple(Resource(f"urn:pulumi:house::pds::T::{name}", "T", number, {}) for name, number in made.items()))
+    prefix, place = f"urn:pulumi:{stack.name}::pds::T::", world.places[stack.name]
+    outputs = {"place": place, "on": world.on.get(stack.name, "")}
+    identity = Resource(f"{prefix}{stack_identity.RESOURCE}", "T", "1", outputs)
+    return State((identity, *(Resource(f"{prefix}{name}", "T", number, {}) for name, number in made.items())))
 
 
 def _configure(file: Path, verb: str, path: str, *value: str) -> None:
