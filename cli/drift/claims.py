@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
-from cli.lib.stack import Stack, StackError, UnreadableStateError
+from cli.lib.stack import Stack, UnknownStackError
 from components.render.cluster.user_data import volume_prefix
 from components.render.host.cloud_init import volume_name
 from components.settings.sections.settings import Settings
@@ -76,14 +76,15 @@ class Claims:
 
     @cached_property
     def _states(self) -> dict[str, set[str]]:
-        """IDs of the resources. A stack that this backend does not have has none. Raises UnreadableStateError."""
+        """IDs of the resources. A stack that this backend does not have has none.
+
+        Raises StackError: what cannot be read may be in use, and the report prints commands that delete.
+        """
         found: dict[str, set[str]] = {}
         for name in self._others:
             try:
                 state = Stack(name, self._root).state()
-            except UnreadableStateError:
-                raise
-            except StackError:
+            except UnknownStackError:
                 continue
             found[name] = {item.id for item in state.resources if item.type in _KINDS}
         return found

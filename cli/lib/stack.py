@@ -25,6 +25,10 @@ class UnreadableStateError(StackError):
     """The state exists and the CLI cannot read it: an engine was killed while it wrote."""
 
 
+class UnknownStackError(StackError):
+    """The backend has no such stack, so it has no state either."""
+
+
 CLUSTER_OUTPUT = "worker_tag"
 """An output that only a cluster's stack has."""
 
@@ -212,7 +216,7 @@ class Stack:
                 f"`./pds repair {self.name}` repairs it; see docs/guide/troubleshooting.md#an-interrupted-up."
             )
         if completed.returncode and f"no stack named '{self.name}' found" in completed.stderr:
-            raise StackError(
+            raise UnknownStackError(
                 f"Stack {self.name} does not exist in this backend. Run `pulumi stack init {self.name}` and `pulumi up "
                 f"--stack {self.name}`, or log in to the right backend (`pulumi whoami --verbose` prints this one)."
             )

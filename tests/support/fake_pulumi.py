@@ -39,6 +39,10 @@ case "$1 $2" in
   file=$folder/state-$stack.json
   [ -e "$file" ] || file=$folder/state.json
   [ -e "$file" ] || file=$folder/empty.json
+  if [ -e "$folder/state-$stack.error" ]; then
+    cat "$folder/state-$stack.error" >&2
+    exit 255
+  fi
   ;;
 "stack output")
   file=$folder/outputs-$stack.json
@@ -190,6 +194,10 @@ class FakePulumi:
         """Let the state of one of several stacks hold these."""
         resources = [_resource(item) for item in made]
         self._write(f"state-{stack}.json", {"version": 3, "deployment": {"resources": resources}})
+
+    def no_state_of(self, stack: str, error: str) -> None:
+        """Let the CLI print this instead of the state of one of several stacks."""
+        (self._folder / f"state-{stack}.error").write_text(f"error: {error}\n")
 
     def outputs(self, stack: str = "", on: str = "", **outputs: Any) -> None:
         """Let every stack have these outputs, or only `stack`, or that while its file has this `on`; `error` is the

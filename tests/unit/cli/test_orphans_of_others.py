@@ -9,7 +9,7 @@ import yaml
 
 from cli.drift import orphans
 from cli.drift.orphan import Orphan
-from cli.lib.stack import Stack
+from cli.lib.stack import Stack, StackError
 from tests.support.leftover_account import Owner, owner
 from tests.support.programs import CLUSTER
 
@@ -69,6 +69,31 @@ def test_a_volume_in_another_stack_s_state_is_never_to_be_deleted(alice: Owner) 
     _write(alice, "house", _OWN_HOST)
     alice.pulumi.state_of("house", ("pds-host-data-volume", "digitalocean:index/volume:Volume", number, {}))
     assert "It is in the state of house." in _require_kept(alice).about
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "could not export stack: load checkpoint: read s3://state/house.json: i/o timeout",
+        "[401] Unauthorized: No credentials provided or are invalid.",
+        "failed to load checkpoint: EOF",
+    ],
+)
+def test_another_stack_s_state_that_cannot_be_read_is_a_fault(alice: Owner, error: str) -> None:
+    """Its volume would else count as nobody's, and the report would print the command that deletes it."""
+    _released(alice, on_a_droplet=False)
+    _write(alice, "house", _OWN_HOST)
+    alice.pulumi.no_state_of("house", error)
+    with pytest.raises(StackError, match="EOF" if "EOF" in error else r"`pulumi stack export --stack house` failed"):
+        _found(alice, "volume")
+
+
+def test_a_stack_that_the_backend_does_not_have_claims_nothing(alice: Owner) -> None:
+    number = _released(alice, on_a_droplet=False)
+    _write(alice, "house", _OWN_HOST)
+    alice.pulumi.no_state_of("house", "no stack named 'house' found")
+    (volume,) = _found(alice, "volume")
+    assert volume.delete == (("doctl", "compute", "volume", "delete", number),)
 
 
 def test_the_volume_of_a_stack_whose_name_is_like_a_host_s_is_never_to_be_deleted(alice: Owner) -> None:
