@@ -100,27 +100,35 @@ def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
 
 
 def _place_fault(known: str, wanted: str, stack: str, file: str) -> str:
-    """Why the server must not start there: it would have the data of an earlier stay, or none."""
+    """Why the server must not start there: it would have the data of an earlier stay, or none.
+
+    Neither file nor state tells a host of a cluster from a host of its own whose datacenter has a name.
+    """
     (was, _, host), (now, _, there) = known.partition("/"), wanted.partition("/")
     both_shared = not {known, wanted} & {OWN_DROPLET, EXISTING_NOMAD}
+    renamed = "that stack was renamed"
     if both_shared and was == now:
+        renamed = f"{now} is not a cluster and only its datacenter got another name"
         key = "nomad.datacenter"
         back = f"Write 'datacenter: {host}' back" if host else "Remove 'datacenter'"
     else:
         key, back = "on", f"Write 'on: {was}' back" if both_shared else "Restore the options that it had"
-    if both_shared:
-        command = f"`./pds move {stack} --to {now}{f' --host {there}' if was == now else ''}`"
+    restored = "a backup and a restore (docs/guide/clubs.md#moving-a-club-to-another-host)"
+    if both_shared and was == now:
+        command = f"`./pds move {stack} --to {now} --host {there or 'HOST'}` if {now} is a cluster"
+    elif both_shared:
+        command = f"`./pds move {stack} --to {now}`"
     elif known == OWN_DROPLET and there:
-        command = f"`./pds adopt {now} {there} --from {stack}`"
+        command = f"`./pds adopt {now} {there} --from {stack}` if {now} is a cluster, else by {restored}"
     elif wanted == OWN_DROPLET and host:
-        command = f"`./pds release {was} {host} --to {stack}`"
+        command = f"`./pds release {was} {host} --to {stack}` if {was} is a cluster, else by {restored}"
     else:
-        command = "a backup and a restore (docs/guide/clubs.md#moving-a-club-to-another-host)"
+        command = restored
     return (
         f"pds:{key}: the PDS of {stack} is on {described(known)}, and {file} places it on {described(wanted)}. A "
         f"server there would publish old data, or none, under the same name. {NOT_TOUCHED} If the file is of an older "
         f"checkout, run `git pull`. {back} if it was edited, and move the PDS with its data by {command}. Only if "
-        "no server runs at the old place and its data are at the new one, or if that stack was renamed: "
+        f"no server runs at the old place and its data are at the new one, or if {renamed}: "
         f"`{MOVED_TO}='{wanted}' pulumi up --stack {stack}`."
     )
 

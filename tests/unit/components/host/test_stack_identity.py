@@ -74,6 +74,8 @@ def test_accepts_changes_that_keep_data_and_name(case: str) -> None:
     assert StackIdentityProvider().diff("id", known, new).changes == (known != new)
 
 
+DATACENTER = "if house is not a cluster and only its datacenter got another name: `"
+
 PLACES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "a club on another stack's host": (
         "ground", "dev", ("pds:on", "on the host of ground", "'on: ground'", "./pds move dev --to dev`"),
@@ -85,7 +87,16 @@ PLACES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "an adopted host's PDS, from its former file": (
         "fleet/a", OWN_DROPLET, ("on host a of fleet", "on its own droplet", "./pds release fleet a --to dev`"),
     ),
-    "a PDS with a droplet": (OWN_DROPLET, "fleet/a", ("./pds adopt fleet a --from dev`",)),
+    "a PDS with a droplet": (OWN_DROPLET, "fleet/a", ("./pds adopt fleet a --from dev` if fleet is a cluster",)),
+    "a club of a host whose datacenter gets a name": (
+        "house", "house/fra", ("Remove 'datacenter'", "--host fra` if house is a cluster", DATACENTER),
+    ),
+    "a club of a host whose datacenter loses its name": (
+        "house/fra", "house", ("'datacenter: fra'", "--host HOST` if house is a cluster", DATACENTER),
+    ),
+    "a club of a host with a named datacenter, as a PDS with a droplet": (
+        "house/fra", OWN_DROPLET, ("./pds release house fra --to dev` if house is a cluster, else by a backup",),
+    ),
     "a PDS with a droplet, as a club": (OWN_DROPLET, "ground", ("a backup and a restore",)),
     "a PDS in another Nomad": (EXISTING_NOMAD, "ground", ("on an existing Nomad", "a backup and a restore")),
 }  # fmt: skip
