@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from cli.adoption.stack_edits import configured
 from cli.errors import CommandError
 from cli.lib.stack import Stack
+from cli.move import progress
 from cli.move.progress import StackHost
 from cli.move.recorded_place import older_file, recorded_place
 from components.settings import stack_identity
 from components.settings.sections.host import NomadOptions
 from components.settings.sections.settings import Settings
-
-_NOTE = "move:note"
-"""`./pds move` keeps its progress there (cli/move/move.py)."""
 
 Placement = tuple[str | None, str | None]
 """A stack with a host, and the host's datacenter; None as the stack is a droplet of its own, None as the datacenter
@@ -35,10 +33,11 @@ def require_clubs_on_host(stacks: Mapping[Stack, tuple[Placement, ...]]) -> None
     """
     for stack, places in stacks.items():
         file = f"Pulumi.{stack.name}.yaml"
-        if configured(stack, _NOTE) is not None:
+        if move := progress.read(stack):
             raise ClubHostError(
-                f"{file} has '{_NOTE}': the PDS of {stack.name} is moving. Finish the move with `./pds move`, then "
-                "repeat the command. No stack file was changed."
+                f"{file} has '{progress.KEY}': the PDS of {stack.name} is moving from {move.source} to {move.to}. "
+                f"Finish the move with `./pds move {stack.name} {move.to.flags}`, then repeat the command. No stack "
+                "file was changed."
             )
         on = configured(stack, "on")
         on = on.get("stack") if isinstance(on, Mapping) else on

@@ -64,7 +64,10 @@ def test_a_release_keeps_what_changed_during_the_question(world: World, monkeypa
         ({"on": "elsewhere"}, r"places its PDS on elsewhere\. It has to be on house or on fleet \(host a\)"),
         ({"on": None}, r"places its PDS on its own droplet \('on' is missing\)"),
         ({"on": {"stack": "fleet"}, "nomad": {"datacenter": "b"}}, "nomad.datacenter: b"),
-        ({"move:note": {"from": "house"}}, "chess-club is moving"),
+        (
+            {"move:note": {"from": "house", "to": "ground"}},
+            r"chess-club is moving from house to ground\. Finish the move with `\./pds move chess-club --to ground`",
+        ),
     ],
 )
 @pytest.mark.parametrize("began", [False, True])
@@ -87,7 +90,10 @@ def test_a_club_that_moves_or_has_moved_is_not_adopted(
     [
         ({"on": "elsewhere"}, r"places its PDS on elsewhere \(.*\)\. It has to be on fleet \(host a\) or on house"),
         ({"on": "fleet", "nomad": {"datacenter": "b"}}, "nomad.datacenter: b"),
-        ({"move:note": {"from": "fleet/a"}}, "chess-club is moving"),
+        (
+            {"move:note": {"from": "fleet/a", "to": "fleet/b"}},
+            r"chess-club is moving from fleet/a to fleet/b\. .* `\./pds move chess-club --to fleet --host b`",
+        ),
     ],
 )
 @pytest.mark.parametrize("began", [False, True])
@@ -105,6 +111,14 @@ def test_a_club_that_moves_or_has_moved_is_not_released(
         release_house(world)
     assert world.calls == []
     assert not world.forgotten
+
+
+@pytest.mark.parametrize("note", [{"from": "house"}, {"to": "ground"}])
+def test_a_note_with_one_host_is_no_move(world: World, note: dict[str, str]) -> None:
+    """A `./pds move` that was killed before it had done anything leaves one. Nothing can finish it."""
+    world.write("chess-club", {**FILES["chess-club"], "move:note": note})
+    assert adopt_house(world) == 0
+    assert world.calls == ADOPTED
 
 
 @pytest.mark.parametrize(("host", "left"), [("a", "b"), ("b", "a")])
