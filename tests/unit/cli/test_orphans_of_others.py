@@ -80,7 +80,7 @@ def test_a_volume_in_another_stack_s_state_is_never_to_be_deleted(alice: Owner) 
     ],
 )
 def test_another_stack_s_state_that_cannot_be_read_is_a_fault(alice: Owner, error: str) -> None:
-    """Its volume would else count as nobody's, and the report would print the command that deletes it."""
+    """The report would else print the command that deletes its volume."""
     _released(alice, on_a_droplet=False)
     _write(alice, "house", _OWN_HOST)
     alice.pulumi.no_state_of("house", error)
