@@ -133,7 +133,8 @@ class World:
         if stack.name == "fleet":
             return 1
         assert place == stack_identity.place(read_settings(stack.name, stack.root))
-        gone = [name for name in (VOLUME, ADDRESS) if stack.name == "house" and self.made.pop(name, None)]
+        own = [name for name in (VOLUME, ADDRESS) if stack.name == "house" and name in self.made]
+        gone = [self.made.pop(name) for name in own]
         provider = (
             f"urn:pulumi:{stack.name}::pds::pulumi:providers:nomad::pds-host-provider-{self.providers.get(stack.name)}"
         )

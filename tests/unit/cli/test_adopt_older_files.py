@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cli.adoption import adopt, release
+from cli.adoption import adopt, handover, release
 from cli.adoption.club_hosts import ClubHostError
 from tests.unit.cli.adopted_host import ADOPTED, RELEASED, KilledError, World, adopt_house, release_house
 from tests.unit.cli.adopted_host import world as world
@@ -82,7 +82,7 @@ def test_a_club_that_moves_while_the_host_is_released_is_not_led_back(
 
 def _moves_during(world: World, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Another clone moves chess-club in this step."""
-    for module, name in ((adopt, "up"), (adopt.handover, "set_free")):
+    for module, name in ((adopt, "up"), (handover, "set_free")):
         real = getattr(module, name)
 
         def call(*args: object, real: Callable[..., object] = real, **options: object) -> None:
