@@ -15,7 +15,6 @@ import click
 from cli.adoption import handover
 from cli.adoption.club_hosts import Placement, require_clubs_on_host, require_settled
 from cli.adoption.handover import VolumeError
-from cli.adoption.own_disks import require_backups_in_buckets
 from cli.adoption.released_state import is_below, is_nomad, release
 from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
@@ -25,6 +24,7 @@ from cli.lib.apply import moved_to, up, written_place
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.stack import Stack, State, digitalocean_token
+from cli.move.own_disks import require_backups_in_buckets
 from cli.stacks.pending_changes import refuse_changes
 from components.settings.checks.capacity import RESERVE_GIB, memory_demand
 from components.settings.checks.pds_env import blob_location

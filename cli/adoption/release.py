@@ -15,7 +15,6 @@ import click
 from cli.adoption import handover, remove_from_nomad
 from cli.adoption.adopt import DROPLET, VOLUME
 from cli.adoption.club_hosts import Placement, require_clubs_on_host, require_settled
-from cli.adoption.own_disks import require_backups_in_buckets
 from cli.adoption.released_state import is_nomad, name_of, release
 from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.backups.restore import step
@@ -25,6 +24,7 @@ from cli.lib.apply import moved_to, up, written_place
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.stack import Stack, digitalocean_token
+from cli.move.own_disks import require_backups_in_buckets
 from cli.stacks.pending_changes import refuse_changes
 from components.clients.nomad import NomadApi
 from components.settings.sections.settings import Settings

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from cli.adoption.own_disks import require_backups_in_buckets
 from cli.backups.restore import (
     back_up,
     last_backup_is_restorable,
@@ -22,6 +21,7 @@ from cli.lib.stack import Stack, StackError
 from cli.move import arrival, progress, runs, second_place
 from cli.move import destination as places
 from cli.move.destination import Destination, MoveError, destination
+from cli.move.own_disks import require_backups_in_buckets
 from cli.move.progress import MoveProgress, StackHost
 from cli.move.recorded_place import refuse_older_file
 from cli.stacks.pending_changes import refuse_changes

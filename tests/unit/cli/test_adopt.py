@@ -13,9 +13,9 @@ import pytest
 from cli.adoption import release, released_state
 from cli.adoption.adopt import VOLUME, AdoptError
 from cli.adoption.handover import VolumeError
-from cli.adoption.own_disks import BackupsStayError
 from cli.adoption.release import ReleaseError
 from cli.lib.stack import EngineResult, Stack, StackError
+from cli.move.own_disks import BackupsStayError
 from offline.stackfile import StackFileError, read_settings
 from tests.unit.cli.adopted_host import (
     ADOPTED,

@@ -274,7 +274,7 @@ def _ending(world: World) -> None:
         (
             _failed("ping_failed", "it does not know"),
             "takeover",
-            "--path cluster.takeover.ping_url`. Then run `pulumi up",
+            "--path cluster.takeover.ping_url --stack fleet`, then run `pulumi up",
         ),
         (
             _sent(4),

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from cli import app
-from cli.adoption.own_disks import BackupsStayError
 from cli.lib.stack import Stack, StackError
 from cli.move import destination, move
 from cli.move.destination import MoveError
+from cli.move.own_disks import BackupsStayError
 from components.clients.errors import DeadlineError, ServiceError
 from offline.stackfile import StackFileError
 from tests.conftest import Clock
