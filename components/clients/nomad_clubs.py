@@ -66,6 +66,13 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
 
     def create() -> str | None:
         nonlocal created_id
+        if datacenter and not existing:
+            # Nomad takes the first node of the host, by ID, also one that is down (placeHostVolume).
+            stubs = [stub for stub in api.get("/v1/nodes") if stub["Datacenter"] == datacenter]
+            ready = next((stub["ID"] for stub in stubs if stub["Status"] == "ready"), None)
+            if ready is None:
+                return f"no node of host {datacenter} is ready"
+            request["NodeID"] = ready
         created_id = api.put(f"/v1/volume/host/create?namespace={club}", {"Volume": request})["Volume"]["ID"]
         return None
 

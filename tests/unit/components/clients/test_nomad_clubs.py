@@ -161,6 +161,7 @@ def on_cluster(**volumes: str) -> Answers:
         own = {"pds-chess": {"ID": volumes[host]}} if host in volumes else None
         api.answers[f"GET /v1/node/n-{host}"] = (200, {"Datacenter": host, "Status": "ready", "HostVolumes": own})
     api.answers["GET /v1/node/m-0"] = (200, {"Datacenter": "a", "Status": "ready"})
+    api.answers["GET /v1/nodes"] = (200, [{"ID": f"n-{host}", "Datacenter": host, "Status": "ready"} for host in "ab"])
     for id_ in volumes.values():
         api.answers[f"GET /v1/volume/host/{id_}?namespace=chess"] = (200, {"RequestedCapacityMaxBytes": 5 * GIB})
         api.answers[f"DELETE /v1/volume/host/{id_}?namespace=chess"] = (200, {})
@@ -169,8 +170,10 @@ def on_cluster(**volumes: str) -> Answers:
     def answer(method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
         if f"{method} {path}" == CREATE:
             (constraint,) = body["Volume"]["Constraints"]
-            nodes = api.answers.get("GET /v1/nodes", (200, []))[1]
-            node = next((item["ID"] for item in nodes if item["Status"] == "ready"), f"n-{constraint['RTarget']}")
+            nodes = [node for node in api.answers["GET /v1/nodes"][1] if node["Datacenter"] == constraint["RTarget"]]
+            node = body["Volume"].get("NodeID", nodes[0]["ID"])  # also one that is down (placeHostVolume)
+            if next(item["Status"] for item in nodes if item["ID"] == node) != "ready":
+                return 500, "No path to node"
             stub = {"ID": "v-new", "NodeID": node, "Name": "pds-chess", "State": "ready"}
             kept = [item for item in stubs if not any(f"/{item['ID']}?" in question for question in deleted(api))]
             api.answers[LIST] = (200, [*kept, stub])
@@ -297,7 +300,7 @@ def test_a_volume_on_a_node_that_its_host_no_longer_has_is_created_on_the_presen
     assert nomad_clubs.volume_id(api, "chess", "pds-chess", "a") == "", "a refresh tells the next `up` to create it"
     assert nomad_clubs.create_club(api, "chess", "pds-chess", 5, "a") == "v-new"
     (volume,) = created(api)
-    assert "ID" not in volume
+    assert ("ID" in volume, volume["NodeID"]) == (False, "m-0"), "Nomad itself takes a node that is down, too"
     assert deleted(api) == ["DELETE /v1/volume/host/v-a?namespace=chess&force=true"], "no agent renames the directory"
 
 
