@@ -29,7 +29,7 @@ def test_run_status_reports_success_and_failure_to_the_alerts_job(faulty: Data, 
     assert status.keys() == {"first", "good", "findings", "checked", "failed", "why"}, (
         "it was sent, but the operator must check the bucket"
     )
-    assert "went wrong" in status["why"]
+    assert "the check of a part of the bucket, failed" in status["why"]
 
 
 def test_a_snapshot_that_is_not_sent_reports_the_accounts_that_it_found_damaged(faulty: Data, bucket: Bucket) -> None:
