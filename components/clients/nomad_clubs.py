@@ -67,12 +67,9 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
     def create() -> str | None:
         nonlocal created_id
         if datacenter and not existing:
-            # Nomad takes the first node of the host, by ID, also one that is down (placeHostVolume).
-            stubs = [stub for stub in api.get("/v1/nodes") if stub["Datacenter"] == datacenter]
-            ready = next((stub["ID"] for stub in stubs if stub["Status"] == "ready"), None)
-            if ready is None:
+            request["NodeID"] = node = _ready_node(api, datacenter)
+            if not node:
                 return f"no node of host {datacenter} is ready"
-            request["NodeID"] = ready
         created_id = api.put(f"/v1/volume/host/create?namespace={club}", {"Volume": request})["Volume"]["ID"]
         return None
 
@@ -253,6 +250,13 @@ def _is_former(api: NomadApi, node: Json) -> bool:
         return False
     stubs = api.get("/v1/nodes")
     return any(stub["Datacenter"] == node["Datacenter"] and stub["Status"] == "ready" for stub in stubs)
+
+
+def _ready_node(api: NomadApi, datacenter: str) -> str:
+    """The host's node that is ready, or "". Nomad itself takes the first one by ID, also one that is down
+    (nomad/host_volume_endpoint.go, placeHostVolume)."""
+    stubs = [stub for stub in api.get("/v1/nodes") if stub["Datacenter"] == datacenter]
+    return next((str(stub["ID"]) for stub in stubs if stub["Status"] == "ready"), "")
 
 
 def _remove_from_former_nodes(api: NomadApi, club: str, volume: str, datacenter: str) -> None:
