@@ -1,6 +1,5 @@
 """Single lines of `./pds check` at the account, the host and its Nomad; `test_drift.py` breaks each of them."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from cli.drift import repair
 from tests.support.certificates import Authority, server_context
 from tests.support.ingress_stand_in import Ingress
 from tests.support.leftover_account import ZONE
-from tests.support.programs import settings_of
 from tests.unit.cli.test_drift import World, edit
 from tests.unit.cli.test_drift import world as world
 
@@ -27,18 +25,6 @@ def test_an_expired_certificate_fails_its_check(world: World, tmp_path: Path) ->
             return run_check("certificate", replace(world.subject, site=site)).ok
 
     assert (passes(60), passes(-1)) == (True, False)
-
-
-def test_the_backup_check_fails_without_a_backup_in_the_stack_file(world: World) -> None:
-    world.subject = replace(world.subject, settings=settings_of())
-    ok, remark = world.result("backup")
-    assert (ok, "Add 'backup'" in remark) == (False, True), "it fails although no option requests a backup"
-    assert world.result("drill")[0] is None
-
-
-@pytest.mark.parametrize("check", ["backup", "drill"])
-def test_a_time_names_its_zone(world: World, check: str) -> None:
-    assert re.search(r" at \d{4}-\d\d-\d\d \d\d:\d\d UTC$", world.result(check)[1])
 
 
 def test_reports_a_nomad_that_does_not_answer(world: World) -> None:
